@@ -1,0 +1,1 @@
+"""Lung opacity classification on chest radiographs: everything but the orchestration."""

@@ -1,0 +1,242 @@
+"""Artifacts: immutable folders whose manifest is the proof that they are whole.
+
+An artifact lives at `WORKSPACE/<stage>/<key>/`. Its key is a digest of what the stage read, the
+settings that can change its bytes and the stage's version; its `manifest.json`, written last,
+names every file with size and sha256 and carries a digest of itself. Times and host stand in
+`record.json`, outside every digest.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pneumonia.errors import CorruptArtifactError
+
+MANIFEST = "manifest.json"
+RECORD = "record.json"
+
+Facts = dict[str, Any]
+"""Counts and figures of a stage, small and JSON: what a console line or a status tells."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The name of an artifact: small enough to pass between tasks, true on every machine."""
+
+    stage: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.stage}/{self.key[:8]}"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an artifact was made from and what it holds.
+
+    Args:
+        inputs: a content digest per input, only of the rows and columns that the stage reads.
+        configuration: the settings that can change its bytes, as resolved.
+        code: digest of the stage's library modules where the key holds it, else empty.
+        libraries: versions in use when it was made; told, not keyed.
+        files: per file its size in bytes and sha256.
+    """
+
+    stage: str
+    key: str
+    version: int
+    inputs: dict[str, str]
+    configuration: dict[str, Any]
+    code: str = ""
+    libraries: dict[str, str] = field(default_factory=dict)
+    facts: Facts = field(default_factory=dict)
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A complete artifact on this machine."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def reference(self) -> Reference:
+        """Its name."""
+        return Reference(self.manifest.stage, self.manifest.key)
+
+    def table(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """Read one of its Parquet tables."""
+        return read_table(self.path / name, columns)
+
+    def json(self, name: str) -> Any:  # noqa: ANN401 (whatever the file holds)
+        """Read one of its JSON files."""
+        return json.loads((self.path / name).read_text("utf-8"))
+
+    def sha256(self, name: str) -> str:
+        """The digest of one of its files, as its manifest states it."""
+        return str(self.manifest.files[name]["sha256"])
+
+
+def canonical_json(value: object) -> str:
+    """JSON with sorted keys, no spaces and no NaN: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: object) -> str:
+    """32 hexadecimal digits that name a JSON value.
+
+    >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    True
+    """
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:32]
+
+
+def digest_file(path: Path) -> str:
+    """sha256 of a file's bytes, hexadecimal."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def digest_table(
+    frame: pd.DataFrame, columns: Sequence[str], by: Sequence[str] = ("image_id",)
+) -> str:
+    """Digest of a table's content: the named columns, rows in the order of `by`.
+
+    Row order, index, further columns and the storage type of equal values (float32 against
+    float64 apart) make no difference; missing values are one value.
+
+    >>> frame = pd.DataFrame({"image_id": ["b", "a"], "target": [True, False], "note": [1, 2]})
+    >>> read = ["image_id", "target"]
+    >>> digest_table(frame, read) == digest_table(frame[::-1], read)
+    True
+    """
+    ordered = frame.sort_values(list(by), kind="stable")
+    return digest([[column, _plain_values(ordered[column])] for column in columns])
+
+
+def write_table(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table as Parquet, without its index."""
+    frame.to_parquet(path, index=False, compression="zstd")
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Read a Parquet table.
+
+    Raises:
+        CorruptArtifactError: the file is no table, or lacks a column.
+    """
+    try:
+        return pd.read_parquet(path, columns=None if columns is None else list(columns))
+    except (OSError, ValueError, KeyError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's fault, not the table's
+        raise CorruptArtifactError(
+            f"{path}: expected a Parquet table, got {error}. Run with --verify to make it again."
+        ) from error
+
+
+def write_json(value: object, path: Path) -> None:
+    """Write a value as readable JSON, keys in their own order, NaN refused."""
+    path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", "utf-8")
+
+
+def list_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and sha256 of every file of a folder, but for manifest and record."""
+    return {
+        path.relative_to(folder).as_posix(): {
+            "size": path.stat().st_size,
+            "sha256": digest_file(path),
+        }
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in {MANIFEST, RECORD}
+    }
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> None:
+    """Write the manifest with a digest of itself."""
+    content = dataclasses.asdict(manifest)
+    sealed = {**content, "digest": hashlib.sha256(canonical_json(content).encode()).hexdigest()}
+    (folder / MANIFEST).write_text(canonical_json(sealed) + "\n", "utf-8")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read a manifest and check its digest of itself.
+
+    Raises:
+        CorruptArtifactError: no manifest, or one that was altered.
+    """
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        claimed = content.pop("digest")
+        actual = hashlib.sha256(canonical_json(content).encode()).hexdigest()
+        if claimed != actual:
+            raise ValueError(f"its digest says {claimed[:8]}, its content {actual[:8]}")
+        return Manifest(**content)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptArtifactError(
+            f"{path}: expected a manifest, got {error}. Run again to make the artifact anew."
+        ) from error
+
+
+def find_damage(folder: Path, manifest: Manifest, *, hashed: bool) -> list[str]:
+    """Name what is wrong with an artifact's files, one sentence each; empty when it is whole.
+
+    Args:
+        hashed: compare the sha256 of every file too, not only presence and size.
+    """
+    damage = []
+    for name, expected in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            damage.append(f"{name}: missing")
+        elif path.stat().st_size != expected["size"]:
+            damage.append(f"{name}: expected {expected['size']} bytes, got {path.stat().st_size}")
+        elif hashed and digest_file(path) != expected["sha256"]:
+            damage.append(f"{name}: its bytes have changed (sha256 differs)")
+    return damage
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Say in words how nested settings differ.
+
+    >>> changes({"epochs": 3, "seed": 0}, {"epochs": 5, "seed": 0})
+    ['epochs 3 -> 5']
+    """
+    told: list[str] = []
+    for name in sorted({*old, *new}):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            told += changes(before, after, f"{prefix}{name}.")
+        elif before != after:
+            told.append(f"{prefix}{name} {_short(before)} -> {_short(after)}")
+    return told
+
+
+def _short(value: object) -> str:
+    text = "unset" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:39]}…"
+
+
+def _plain_values(column: "pd.Series[Any]") -> list[Any]:
+    values: Iterable[Any] = column.astype(object).tolist()
+    return [_plain_value(value) for value in values]
+
+
+def _plain_value(value: object) -> object:
+    if isinstance(value, (str, bool, int)):
+        return value
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, np.generic):
+        return _plain_value(value.item())
+    return value

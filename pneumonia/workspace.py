@@ -1,0 +1,227 @@
+"""The workspace: where artifacts are found, built under a lock, published and linked to runs.
+
+WORKSPACE/<stage>/<key>/       a complete artifact, never written again
+WORKSPACE/pool/<key>/          a shard of images, an artifact like any other
+WORKSPACE/runs/<run>/<stage>   relative link to the artifact that a run used
+WORKSPACE/.state/              everything mutable: locks, work in progress, the stat cache
+"""
+
+import fcntl
+import logging
+import os
+import platform
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pneumonia.artifacts import (
+    MANIFEST,
+    RECORD,
+    Artifact,
+    Facts,
+    Manifest,
+    Reference,
+    find_damage,
+    list_files,
+    read_manifest,
+    write_json,
+    write_manifest,
+)
+from pneumonia.errors import ArtifactError, ConfigError, CorruptArtifactError
+
+logger = logging.getLogger(__name__)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Where a stage works.
+
+    Args:
+        output: empty at the start; becomes the artifact.
+        state: kept when the work is cut short, gone once it is published: resume points.
+        lock: file descriptor of the key's lock; a child process that inherits it keeps the key
+            locked for as long as either lives.
+    """
+
+    output: Path
+    state: Path
+    lock: int
+
+
+class Workspace:
+    """A folder of artifacts, safe to share between processes and to move."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.pool = self.root / "pool"
+        self.state = self.root / ".state"
+
+    def path(self, reference: Reference) -> Path:
+        """Where an artifact lives, or would."""
+        return self.root / checked_name(reference.stage) / checked_name(reference.key)
+
+    def find(self, reference: Reference, *, hashed: bool = False) -> Artifact | None:
+        """The complete artifact under this name, or None; damage is told in the log.
+
+        Args:
+            hashed: re-hash every file, not only compare presence and size.
+        """
+        folder = self.path(reference)
+        if not (folder / MANIFEST).exists():
+            return None
+        try:
+            manifest = read_manifest(folder)
+        except CorruptArtifactError as error:
+            logger.warning("%s", error)
+            return None
+        damage = find_damage(folder, manifest, hashed=hashed)
+        if damage:
+            logger.warning("%s is damaged and will be made again: %s", reference, "; ".join(damage))
+            return None
+        return Artifact(folder, manifest)
+
+    def get(self, reference: Reference) -> Artifact:
+        """The complete artifact under this name.
+
+        Raises:
+            CorruptArtifactError: it is missing or damaged.
+        """
+        artifact = self.find(reference)
+        if artifact is None:
+            raise CorruptArtifactError(
+                f"{self.path(reference)}: expected a complete artifact, got none. "
+                "Run the pipeline again to make it."
+            )
+        return artifact
+
+    @contextmanager
+    def lock(self, reference: Reference) -> Iterator[int]:
+        """Hold an artifact's lock, waiting for whoever has it; it dies with its process."""
+        path = self.state / checked_name(reference.stage) / f"{checked_name(reference.key)}.lock"
+        _make_folder(path.parent)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                logger.info("Waiting for another process that is making %s.", reference)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def build(
+        self, manifest: Manifest, write: Callable[[Scratch], Facts], *, lock: int
+    ) -> Artifact:
+        """Do the work and publish what it wrote; call while holding the lock.
+
+        Args:
+            manifest: without facts and files.
+            write: fills `scratch.output`, returns the facts.
+        """
+        reference = Reference(manifest.stage, manifest.key)
+        state = self.state / reference.stage / reference.key
+        output = state / "output"
+        if output.exists():
+            shutil.rmtree(output)  # half-made by a process that is gone: we hold its lock
+        _make_folder(output)
+        started, clock = datetime.now(UTC), time.monotonic()
+        facts = write(Scratch(output, state, lock))
+        write_json(
+            {
+                "started": started.isoformat(timespec="seconds"),
+                "seconds": round(time.monotonic() - clock, 3),
+                "host": platform.node(),
+                "platform": platform.platform(),
+            },
+            output / RECORD,
+        )
+        complete = replace(manifest, facts=facts, files=list_files(output))
+        write_manifest(complete, output)
+        self._publish(output, reference)
+        shutil.rmtree(state)
+        return Artifact(self.path(reference), complete)
+
+    def link(self, run: str, name: str, reference: Reference) -> None:
+        """Note that `run` uses this artifact; nothing is written where it is so noted already."""
+        place = self.root / "runs" / checked_name(run) / checked_name(name)
+        target = Path("..", "..", reference.stage, reference.key)
+        if place.is_symlink() and place.readlink() == target:
+            return
+        _make_folder(place.parent)
+        fresh = place.with_name(f".{place.name}.{os.getpid()}")
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(target)
+        fresh.replace(place)
+
+    def linked(self, run: str, name: str) -> Reference | None:
+        """The artifact that `run` used last under this name, complete or not."""
+        place = self.root / "runs" / checked_name(run) / checked_name(name)
+        if not place.is_symlink():
+            return None
+        target = place.readlink()
+        return Reference(target.parent.name, target.name)
+
+    def references(self) -> list[Reference]:
+        """Every artifact of the workspace, complete or not, pool shards included."""
+        return [
+            Reference(folder.parent.name, folder.name)
+            for folder in sorted(self.root.glob("*/*"))
+            if folder.is_dir() and folder.parent.name not in {"runs", ".state"}
+        ]
+
+    def _publish(self, output: Path, reference: Reference) -> None:
+        """Rename a finished folder into place, moving a damaged or older one aside first."""
+        for path in [*output.rglob("*"), output]:
+            _sync(path)
+        place = self.path(reference)
+        _make_folder(place.parent)
+        aside = output.with_name("replaced")
+        if aside.exists():
+            shutil.rmtree(aside)
+        if place.exists():
+            (place / MANIFEST).unlink(missing_ok=True)  # first, so that it never looks whole
+            place.rename(aside)
+        output.rename(place)
+        _sync(place.parent)
+
+
+def checked_name(name: str) -> str:
+    """A name that is safe as one path component.
+
+    Raises:
+        ConfigError: it is not.
+
+    >>> checked_name("main")
+    'main'
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"expected a name of letters, digits, `.`, `_` and `-`, got {name!r}. Choose another."
+        )
+    return name
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ArtifactError(
+            f"{path}: expected a folder, got a file. Choose another workspace."
+        ) from error
+
+
+def _sync(path: Path) -> None:
+    """Bring a file or folder to the disk, so that a manifest never outlives its files."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

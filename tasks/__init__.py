@@ -1,0 +1,1 @@
+"""One Prefect task per stage: read, call the library, write."""
