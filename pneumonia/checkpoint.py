@@ -1,0 +1,129 @@
+"""Checkpoints: a trained model as tensors and plain values, with the same bytes each time.
+
+No path, no time and no code is in the file, and only tensors and plain values are read from one
+(torch's `weights_only`): a checkpoint from elsewhere cannot run anything.
+"""
+
+import dataclasses
+import io
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pneumonia import network
+from pneumonia.errors import ConfigError, CorruptArtifactError
+from pneumonia.network import Classifier
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model, ready to be evaluated.
+
+    Args:
+        model: name in `network.MODELS`.
+        network: the model itself, in evaluation mode, on the CPU.
+        image_size: side of the images it is shown, pixels: the whole stored image.
+        crop_size: side of the crops it was trained on, pixels.
+        mean, std: of the normalisation, on a scale of 0 to 1.
+        fine_maps: whether the last stage has no stride.
+        epoch: the epoch, from 1, whose weights these are: the best on val.
+        val_loss: class-weighted log loss on val after that epoch.
+        training: the training settings, as resolved.
+    """
+
+    model: str
+    network: Classifier
+    image_size: int
+    crop_size: int
+    mean: float
+    std: float
+    fine_maps: bool
+    epoch: int
+    val_loss: float
+    val_auroc: float
+    training: Mapping[str, Any]
+
+
+def save(checkpoint: Checkpoint, path: Path) -> None:
+    """Write a checkpoint; equal checkpoints give equal bytes."""
+    content = {
+        field.name: getattr(checkpoint, field.name)
+        for field in dataclasses.fields(checkpoint)
+        if field.name != "network"
+    }
+    state = plain_tensors(checkpoint.network.state_dict())
+    content |= {"format": FORMAT, "training": dict(checkpoint.training), "state_dict": state}
+    path.write_bytes(dump(content))
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint and build its model.
+
+    Raises:
+        CorruptArtifactError: the file is torn, holds more than tensors and plain values, or its
+            tensors are not those of the model that it names.
+    """
+    content = _read(path, CorruptArtifactError)
+    if content.get("format") != FORMAT:
+        raise CorruptArtifactError(
+            f"{path}: expected a checkpoint of format {FORMAT}, got {content.get('format')!r}. "
+            "Train the model again with this version."
+        )
+    del content["format"]
+    try:
+        tensors = content.pop("state_dict")
+        model = network.build(content["model"], weights=tensors, fine_maps=content["fine_maps"])
+        return Checkpoint(network=model.eval(), **content)
+    except (ConfigError, KeyError, TypeError) as error:
+        raise CorruptArtifactError(
+            f"{path}: expected a checkpoint of one of this project's models, got {error}. "
+            "Train the model again."
+        ) from error
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, or of a file of tensors by name such as torchvision's.
+
+    Raises:
+        ConfigError: there is no such file, or it holds something else.
+    """
+    content = _read(path, ConfigError)
+    tensors = content.get("state_dict", content)
+    if not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise ConfigError(f"{path}: expected tensors by name, got other values.")
+    return dict(tensors)
+
+
+def dump(content: Mapping[str, Any]) -> bytes:
+    """Torch's file format in memory: written to a path, the archive would hold the file's name."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU in the plain memory layout, no two of which share memory."""
+    return {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+
+
+def _read(path: Path, error_class: type[Exception]) -> dict[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
+        raise error_class(
+            f"{path}: expected a file of tensors and plain values, got {reason}"
+        ) from error
+    if not isinstance(content, dict):
+        raise error_class(f"{path}: expected named tensors, got {type(content).__name__}.")
+    return content
