@@ -1,0 +1,276 @@
+"""Predictions: a checkpoint's logits, their calibration and the operating points, fitted on val.
+
+In come a checkpoint, the image pool and the studies of val and test; out go `predictions.parquet`
+(image_id, split, logit, probability) and `operating_points.json`. New files take the same way.
+"""
+
+import copy
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from pneumonia.checkpoint import Checkpoint
+from pneumonia.config import ShardsConfig
+from pneumonia.errors import ConfigError, DataError
+from pneumonia.machine import Accelerator
+from pneumonia.network import normalise
+from pneumonia.shards import ImagePool, convert_files
+
+logger = logging.getLogger(__name__)
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+# Every forward pass has this many images (the last is filled up), so that the same kernels
+# calculate an image's logit whoever else is predicted with it.
+BATCH = 16
+
+_CALIBRATED = "Platt scaling: a and b minimise the log loss on val, with Platt's smoothed targets"
+_SHIFTED = (
+    "a is 1, b minimises the log loss on val: Platt scaling would have turned the order round"
+)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Platt scaling: probability = sigmoid(a logit + b), a > 0.
+
+    Args:
+        rule: how a and b were found, in words.
+    """
+
+    a: float
+    b: float
+    rule: str = _CALIBRATED
+
+    def probability(self, logit: Floats) -> Floats:
+        """Probabilities (N,) of lung opacity for logits (N,).
+
+        >>> Calibration(2.0, -1.0).probability(np.array([0.5]))
+        array([0.5])
+        """
+        return _sigmoid(self.a * logit + self.b)
+
+
+def predict_logits(
+    checkpoint: Checkpoint,
+    pool: ImagePool,
+    positions: NDArray[np.int64],
+    *,
+    accelerator: Accelerator,
+    workers: int,
+) -> Floats:
+    """Logits (N,) of the pool's images at `positions` (N,), in that order.
+
+    Always in 32 bits: the figures should not depend on the machine more than they must.
+
+    Raises:
+        ConfigError: the pool's images are of another size than the model was trained on.
+    """
+    if pool.side != checkpoint.image_size:
+        raise ConfigError(
+            f"shards.image_size: expected {checkpoint.image_size}, the size that this "
+            f"{checkpoint.model} was trained on, got a pool of {pool.side}. Train it again."
+        )
+    batches = (pool.gather(positions[i : i + BATCH]) for i in range(0, len(positions), BATCH))
+    return _logits(checkpoint, batches, accelerator, workers)
+
+
+def make_predictions(studies: pd.DataFrame, logit: Floats) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Calibrate on val and choose the operating points there.
+
+    Args:
+        studies: image_id, split (`val` or `test`), target; one row per logit.
+        logit: (N,) in the order of `studies`.
+
+    Returns:
+        The table image_id, split, logit, probability, by image_id; and the calibration and the
+        operating points as plain values.
+    """
+    val = (studies["split"] == "val").to_numpy()
+    target = studies["target"].to_numpy(dtype=np.bool_)
+    calibration = fit_platt(logit[val], target[val])
+    probability = calibration.probability(logit)
+    table = studies[["image_id", "split"]].assign(logit=logit, probability=probability)
+    points = operating_points(probability[val], target[val])
+    return (
+        table.sort_values("image_id", ignore_index=True),
+        {"calibration": asdict(calibration), "operating_points": points},
+    )
+
+
+def fit_platt(logit: Floats, target: Bools) -> Calibration:
+    """Fit probability = sigmoid(a logit + b) by maximum likelihood with Platt's targets.
+
+    The targets are (P + 1) / (P + 2) and 1 / (N + 2) in place of 1 and 0 (Platt 1999, equation
+    11), so that separable classes have a finite solution. Where the logits rank val no better
+    than chance, a would be negative or zero and turn the ranking round; then a stays 1, only b
+    is fitted, and `rule` and the log say so.
+
+    Args:
+        logit: (N,) finite.
+        target: (N,) True where there is lung opacity; both classes.
+
+    Raises:
+        DataError: a logit is not finite or a class is missing.
+
+    >>> fit_platt(np.array([-2.0, -1.0, 1.0, 2.0]), np.array([False, False, True, True])).a > 0
+    True
+    """
+    positives = int(target.sum())
+    negatives = len(target) - positives
+    if positives == 0 or negatives == 0 or not np.isfinite(logit).all():
+        raise DataError(
+            "calibration: expected finite logits of both classes on val, got "
+            f"{positives} positives, {negatives} negatives and "
+            f"{np.count_nonzero(~np.isfinite(logit))} logits that are not finite."
+        )
+    goal = np.where(target, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    ones = np.ones_like(logit)
+    a, b = _fit_logistic(np.stack([logit, ones], axis=1), np.zeros_like(logit), goal)
+    if a > 0:
+        return Calibration(float(a), float(b))
+    logger.warning("The model ranks val no better than chance: only the intercept is calibrated.")
+    (b,) = _fit_logistic(ones[:, None], logit, goal)
+    return Calibration(1.0, float(b), _SHIFTED)
+
+
+def operating_points(probability: Floats, target: Bools) -> dict[str, dict[str, Any]]:
+    """Choose thresholds on val; an image is called positive when probability >= threshold.
+
+    Args:
+        probability: (N,) calibrated, in [0, 1].
+        target: (N,); both classes.
+
+    >>> p, y = np.array([0.1, 0.4, 0.6, 0.9]), np.array([False, True, False, True])
+    >>> [point["threshold"] for point in operating_points(p, y).values()]
+    [0.4, 0.4, 0.5]
+    """
+    thresholds = np.unique(probability)  # rising, so sensitivity falls and specificity rises
+    sensitivity = _at_least(thresholds, probability[target])
+    specificity = 1 - _at_least(thresholds, probability[~target])
+    youden = thresholds[np.argmax(sensitivity + specificity)]  # the first: the most sensitive
+    sensitive = thresholds[sensitivity >= 0.9][-1]
+    return {
+        "youden": {
+            "threshold": float(youden),
+            "rule": "largest sensitivity + specificity - 1 on val; the most sensitive if tied",
+        },
+        "sensitivity_90": {
+            "threshold": float(sensitive),
+            "rule": "highest threshold with a sensitivity of at least 0.90 on val",
+        },
+        "p_0.5": {"threshold": 0.5, "rule": "calibrated probability of at least 0.5"},
+    }
+
+
+def predict_files(
+    checkpoint: Checkpoint,
+    paths: Sequence[Path],
+    decisions: Mapping[str, Any],
+    *,
+    shards: ShardsConfig,
+    operating_point: str,
+    accelerator: Accelerator,
+    workers: int,
+) -> pd.DataFrame:
+    """Predict new DICOM files through the preprocessing that the model was trained on.
+
+    Args:
+        decisions: the content of the model's `operating_points.json`.
+        shards: how files become images; the image size is the model's own.
+
+    Returns:
+        file, image_id, logit, probability, positive, reason; a refused file has only a reason.
+    """
+    settings = replace(shards, image_size=checkpoint.image_size)
+    calibration = Calibration(**decisions["calibration"])
+    threshold = decisions["operating_points"][operating_point]["threshold"]
+    rows: list[dict[str, Any]] = []
+
+    def images() -> Iterator[NDArray[np.uint8]]:
+        """Batches of the files that can be read; `rows` fills up on the way."""
+        batch: list[NDArray[np.uint8]] = []
+        for path, image, row in convert_files(list(paths), settings):
+            reason = None if image is not None else f"{row['reason']}: {row['detail']}"
+            rows.append({"file": str(path), "image_id": row["image_id"], "reason": reason})
+            if image is not None:
+                batch.append(image)
+            if len(batch) == BATCH:
+                yield np.stack(batch)
+                batch = []
+        if batch:
+            yield np.stack(batch)
+
+    logit = _logits(checkpoint, images(), accelerator, workers)
+    columns = ["file", "image_id", "logit", "probability", "positive", "reason"]
+    table = pd.DataFrame(rows).reindex(columns=columns)
+    probability = calibration.probability(logit)
+    table["positive"] = table["positive"].astype("boolean")
+    read = table["reason"].isna()
+    table.loc[read, "logit"] = logit
+    table.loc[read, "probability"] = probability
+    table.loc[read, "positive"] = probability >= threshold
+    return table
+
+
+@torch.inference_mode()
+def _logits(
+    checkpoint: Checkpoint,
+    batches: Iterator[NDArray[np.uint8]],
+    accelerator: Accelerator,
+    workers: int,
+) -> Floats:
+    """Logits of batches of at most BATCH images each."""
+    torch.set_num_threads(workers)
+    device = torch.device("cuda" if accelerator == "gpu" else "cpu")
+    model = copy.deepcopy(checkpoint.network).to(device, memory_format=torch.channels_last)
+    logits = [np.empty(0)]
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=False):
+        for images in batches:
+            filled = np.concatenate([images, np.repeat(images[-1:], BATCH - len(images), axis=0)])
+            inputs = normalise(torch.from_numpy(filled).to(device))
+            logits.append(model(inputs)[: len(images)].cpu().numpy().astype(np.float64))
+    return np.concatenate(logits)
+
+
+def _fit_logistic(design: Floats, offset: Floats, goal: Floats) -> Floats:
+    """Coefficients (k,) of goal ~ sigmoid(design @ coefficients + offset) by damped Newton."""
+
+    def loss(at: Floats) -> float:
+        margin = design @ at + offset
+        return float(np.mean(np.logaddexp(0, margin) - goal * margin))
+
+    coefficients = np.zeros(design.shape[1])
+    for _ in range(100):
+        predicted = _sigmoid(design @ coefficients + offset)
+        gradient = design.T @ (predicted - goal) / len(goal)
+        if np.abs(gradient).max() < 1e-12:
+            break
+        weight = predicted * (1 - predicted) / len(goal)
+        hessian = (design * weight[:, None]).T @ design + 1e-12 * np.eye(len(coefficients))
+        step = np.linalg.solve(hessian, gradient)
+        length = 1.0
+        while loss(coefficients - length * step) > loss(coefficients) and length > 1e-9:
+            length /= 2
+        coefficients = coefficients - length * step
+    return coefficients
+
+
+def _sigmoid(margin: Floats) -> Floats:
+    result: Floats = np.exp(-np.logaddexp(0, -margin))
+    return result
+
+
+def _at_least(thresholds: Floats, values: Floats) -> Floats:
+    """Fraction of `values` that are at least each threshold."""
+    below = np.searchsorted(np.sort(values), thresholds, side="left")
+    result: Floats = 1 - below / len(values)
+    return result
