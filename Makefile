@@ -1,0 +1,38 @@
+# One word per habit. Needs Python 3.11 or newer and make; the rest is installed into .venv.
+PYTHON ?= python3
+OUT ?= data/demo
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: venv demo test check test-e2e format clean
+
+venv: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "expected Python 3.11 or newer, got $$($(PYTHON) --version). Give PYTHON=/path/to/it." >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dask,dev]'
+	@touch $(INSTALLED)
+
+# Simulated radiographs to a finished report; the settings make it small enough for two cores.
+demo: venv
+	$(BIN)/pneumonia simulate $(OUT)/raw --images 800 --seed 0
+	$(BIN)/pneumonia run --raw $(OUT)/raw --workspace $(OUT)/workspace \
+	  --set shards.image_size=128 --set training.weights=none --set training.epochs=8
+
+test: check
+	$(BIN)/pytest
+
+check: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: venv
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache

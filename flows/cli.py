@@ -1,0 +1,184 @@
+"""The `pneumonia` command.
+
+Exit status: 0 done; 1 the run failed; 2 the request was wrong. An expected failure is one line
+on stderr; a traceback means a bug. Each command imports what it needs when it runs: `run` on an
+unchanged workspace is done before torch would have been imported.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from flows import console, embedded
+from pneumonia.config import MODELS, parse_settings
+from pneumonia.errors import ConfigError, PneumoniaError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out one command; returns its exit status."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    console.set_up()
+    try:
+        return command(options)
+    except PneumoniaError as error:
+        return _fail(f"{type(error).__name__}: {error}", 2 if isinstance(error, ConfigError) else 1)
+    except OSError as error:
+        told = (
+            f"{type(error).__name__}: {error}. Mend that and run again: nothing finished is lost."
+        )
+        return _fail(told, 1)
+    except KeyboardInterrupt:
+        return _fail("Interrupted. Run again to go on: nothing finished is lost.", 130)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Bring a run up to date."""
+    asked = _asked(options)
+    with embedded.prefect_api() as wait:
+        from flows.pipeline import pipeline
+        from flows.preflight import check
+        from tasks.caching import Request
+
+        check(Request(**asked), options.until)
+        wait()
+        pipeline(**asked, until=options.until)
+    return 0
+
+
+def simulate(options: argparse.Namespace) -> int:
+    """Make a data set."""
+    from pneumonia.simulate import simulate as make
+
+    facts = make(options.folder, options.images, options.seed)
+    _say(f"{options.folder}: {facts['images']:,} simulated images, {facts['positives']:,} positive")
+    return 0
+
+
+def predict(options: argparse.Namespace) -> int:
+    """Predict new files with a finished model."""
+    from flows.prediction import predict_paths
+
+    table = predict_paths(
+        options.paths,
+        workspace=options.workspace,
+        run=options.run,
+        model=options.model,
+        config=parse_settings(options.set),
+    )
+    table.to_csv(options.out, index=False, lineterminator="\n")
+    refused = int(table["reason"].notna().sum())
+    _say(f"{options.out}: {len(table) - refused:,} files predicted, {refused:,} refused")
+    return 0
+
+
+def status(options: argparse.Namespace) -> int:
+    """Say what is fresh and what is stale."""
+    from flows.status import status_lines
+
+    for line in status_lines(_asked(options)):
+        _say(line)
+    return 0
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Hash every file of every artifact."""
+    from flows.status import find_all_damage
+
+    damage = list(find_all_damage(options.workspace))
+    for sentence in damage:
+        sys.stderr.write(f"{sentence}\n")
+    _say(f"{len(damage):,} damaged files." if damage else "Every artifact is whole.")
+    return 1 if damage else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pneumonia",
+        description="Lung opacity on chest radiographs: from DICOM files to an honest report. "
+        "For research; not a medical device.",
+    )
+    parser.add_argument("--version", action="version", version=version("pneumonia"))
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(function: Callable[[argparse.Namespace], int], text: str) -> Any:  # noqa: ANN401
+        added = commands.add_parser(function.__name__, help=text, description=text)
+        added.set_defaults(command=function)
+        return added
+
+    made = command(simulate, "make a data set in the challenge's layout, to try things on")
+    made.add_argument("folder", type=Path, metavar="DIR")
+    made.add_argument("--images", type=_count, default=800, metavar="N", help="default: 800")
+    made.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
+
+    ran = command(run, "bring a run up to date: labels to report")
+    _add_request(ran)
+    ran.add_argument("--until", default="report", metavar="STAGE", help="the last stage")
+    ran.add_argument(
+        "--refresh", action="append", default=[], metavar="STAGE", help="make a stage anew"
+    )
+    ran.add_argument("--verify", action="store_true", help="hash all files before trusting them")
+
+    predicted = command(predict, "predict new DICOM files with a finished model")
+    predicted.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="files or folders")
+    predicted.add_argument("--workspace", type=Path, required=True, metavar="DIR")
+    predicted.add_argument("--model", required=True, metavar="NAME")
+    predicted.add_argument("--out", type=Path, required=True, metavar="FILE.csv")
+    predicted.add_argument("--run", default="main", metavar="NAME", help="default: main")
+    predicted.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE")
+
+    _add_request(command(status, "say what is fresh, what is stale, and why"))
+    checked = command(verify, "hash every file of every artifact; writes nothing")
+    checked.add_argument("--workspace", type=Path, required=True, metavar="DIR")
+    return parser
+
+
+def _add_request(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--raw", type=Path, required=True, metavar="DIR", help="the data")
+    parser.add_argument("--workspace", type=Path, required=True, metavar="DIR")
+    grouping = parser.add_mutually_exclusive_group()
+    grouping.add_argument("--persons", type=Path, metavar="FILE", help="whose image is whose")
+    grouping.add_argument("--by-image", action="store_true", help="split by image: people leak")
+    parser.add_argument("--split-file", type=Path, metavar="CSV", help="patientId,split to obey")
+    parser.add_argument("--models", default=",".join(MODELS), metavar="A,B", help=",".join(MODELS))
+    parser.add_argument("--run", default="main", metavar="NAME", help="default: main")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE")
+
+
+def _asked(options: argparse.Namespace) -> dict[str, Any]:
+    """The fields of a request, by name."""
+    return {
+        "raw": options.raw,
+        "workspace": options.workspace,
+        "persons": options.persons,
+        "by_image": options.by_image,
+        "split_file": options.split_file,
+        "models": tuple(name for name in options.models.split(",") if name),
+        "run": options.run,
+        "config": parse_settings(options.set),
+        "refresh": frozenset(getattr(options, "refresh", ())),
+        "verify": getattr(options, "verify", False),
+    }
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
+    return count
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+
+
+def _fail(line: str, exit_status: int) -> int:
+    sys.stderr.write(f"{line}\n")
+    return exit_status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""A Prefect API for one command: started beside it, gone when it is gone.
+
+`pneumonia run` needs no server. Where none is configured, this one serves the command's process
+on a free port of 127.0.0.1, without UI. It ends when its standard input does, and so even when
+the command was killed with -9. Its database is Prefect's own: `prefect server start` shows the
+run afterwards.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from pneumonia.errors import PneumoniaError
+
+START_SECONDS = 180
+"""Long enough for the very first start, which makes the database (19 s measured)."""
+
+_NO_SERVER = "Start it (`make serve`), or unset PREFECT_API_URL to run without a server."
+_NO_START = "The reason stands above; an unwritable or damaged ~/.prefect is the usual one."
+
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_UI_ENABLED": "false",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+}
+
+
+@contextmanager
+def prefect_api() -> Iterator[Callable[[], None]]:
+    """Provide `PREFECT_API_URL`; the server starts while Prefect is still being imported.
+
+    Yields:
+        A function that waits until the API answers, and raises `PneumoniaError` if it does not.
+    """
+    if os.environ.get("PREFECT_API_URL"):
+        yield lambda: _wait(os.environ["PREFECT_API_URL"], None)
+        return
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(128)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+        server = subprocess.Popen(
+            [sys.executable, "-m", "flows.embedded", str(listener.fileno())],
+            env={**os.environ, **QUIET},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[listener.fileno()],
+            start_new_session=True,  # Ctrl-C is the command's: the server sees the run's end first
+        )
+    os.environ["PREFECT_API_URL"] = url
+    try:
+        yield lambda: _wait(url, server)
+    finally:
+        del os.environ["PREFECT_API_URL"]
+        server.terminate()
+        server.wait()
+
+
+def _wait(url: str, server: subprocess.Popen[bytes] | None) -> None:
+    """Wait until the API answers; a server that still starts keeps the connection open."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=START_SECONDS):  # noqa: S310
+                return
+        except OSError as error:
+            fault = error
+        ended = server is not None and server.poll() is not None
+        if ended or server is None or time.monotonic() > deadline:
+            raise PneumoniaError(
+                f"{url}: expected a Prefect API, got {fault}. "
+                + (_NO_START if server else _NO_SERVER)
+            )
+        time.sleep(0.05)
+
+
+def serve(listener: int) -> None:
+    """Serve Prefect's API on an open socket until standard input ends."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    app = create_app(ephemeral=True, ignore_cache=True)
+    uvicorn.run(app, fd=listener, log_level="error", timeout_graceful_shutdown=1)
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))

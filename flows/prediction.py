@@ -1,0 +1,69 @@
+"""New files through a finished model of a workspace: its images, calibration and threshold."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from pneumonia.artifacts import Artifact
+from pneumonia.config import Config, ShardsConfig
+from pneumonia.errors import ConfigError
+from pneumonia.machine import resolve_accelerator, workers
+from pneumonia.workspace import Workspace
+from tasks.predictions import PREDICTIONS
+from tasks.shards import SHARDS
+from tasks.training import TRAINING
+
+logger = logging.getLogger(__name__)
+
+
+def predict_paths(
+    paths: Sequence[Path], *, workspace: Path, run: str, model: str, config: Config
+) -> pd.DataFrame:
+    """Predict DICOM files and all `*.dcm` below folders.
+
+    Returns:
+        image_id, logit, probability, positive, reason; a refused file has only a reason.
+
+    Raises:
+        ConfigError: a path is missing, or the run has no such finished model.
+    """
+    from pneumonia.checkpoint import load
+    from pneumonia.predictions import predict_files
+
+    training = _finished(workspace, run, TRAINING.link_name(model))
+    predictions = _finished(workspace, run, PREDICTIONS.link_name(model))
+    shards = _finished(workspace, run, SHARDS.name).manifest.configuration
+    files = [file for path in paths for file in _dicom_files(path)]
+    return predict_files(
+        load(training.path / "checkpoint.ckpt"),
+        files,
+        predictions.json("operating_points.json"),
+        shards=ShardsConfig(**{**shards, "accept": tuple(shards["accept"])}),
+        operating_point=config.evaluation.operating_point,
+        accelerator=resolve_accelerator(config),
+        workers=workers(config),
+    )
+
+
+def _finished(root: Path, run: str, name: str) -> Artifact:
+    workspace = Workspace(root)
+    reference = workspace.linked(run, name)
+    if reference is None:
+        raise ConfigError(
+            f"{root}: expected the run {run!r} to have finished {name}, got no such artifact. "
+            "Name another model, run or workspace, or run the pipeline first."
+        )
+    return workspace.get(reference)
+
+
+def _dicom_files(path: Path) -> list[Path]:
+    if path.is_dir():
+        found = sorted(file for file in path.rglob("*") if file.suffix.lower() == ".dcm")
+        if not found:
+            raise ConfigError(f"{path}: expected *.dcm files below this folder, got none.")
+        return found
+    if not path.exists():
+        raise ConfigError(f"{path}: expected a DICOM file or a folder, got nothing.")
+    return [path]

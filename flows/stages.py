@@ -1,0 +1,57 @@
+"""The eight stages, who reads whom, and the order that follows."""
+
+from collections.abc import Callable
+
+from pneumonia.artifacts import Reference
+from pneumonia.errors import ConfigError
+from tasks.cam import CAM
+from tasks.caching import Context, Request, Stage
+from tasks.evaluation import EVALUATION
+from tasks.labels import LABELS
+from tasks.predictions import PREDICTIONS
+from tasks.report import REPORT
+from tasks.shards import SHARDS
+from tasks.split import SPLIT
+from tasks.training import TRAINING
+
+STAGES = (LABELS, SHARDS, SPLIT, TRAINING, PREDICTIONS, EVALUATION, CAM, REPORT)
+NAMES = tuple(stage.name for stage in STAGES)
+
+
+def stages_until(last: str) -> tuple[Stage, ...]:
+    """The stages that `last` needs, and itself, in order.
+
+    Raises:
+        ConfigError: no stage has that name.
+
+    >>> [stage.name for stage in stages_until("split")]
+    ['labels', 'shards', 'split']
+    """
+    by_name = {stage.name: stage for stage in STAGES}
+    if last not in by_name:
+        raise ConfigError(f"--until: expected one of {', '.join(NAMES)}, got {last!r}.")
+    needed = {last}
+    for stage in reversed(STAGES):  # a stage stands behind all that it needs
+        if stage.name in needed:
+            needed.update(stage.needs)
+    return tuple(stage for stage in STAGES if stage.name in needed)
+
+
+def walk(
+    request: Request, until: str, visit: Callable[[Stage, Context], Reference | None]
+) -> dict[str, Reference]:
+    """Visit every stage that `until` needs, with the references of what stands upstream of it.
+
+    Args:
+        visit: makes or finds a stage's artifact; None where there is none.
+
+    Returns:
+        The references by link name (`labels`, `training-resnet18`).
+    """
+    references: dict[str, Reference] = {}
+    for stage in stages_until(until):
+        for model in request.models if stage.per_model else ("",):
+            reference = visit(stage, Context(request, dict(references), model))
+            if reference is not None:
+                references[stage.link_name(model)] = reference
+    return references

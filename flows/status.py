@@ -1,0 +1,78 @@
+"""What stands in a workspace: fresh or stale, whole or damaged."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from flows.preflight import check
+from flows.stages import STAGES, walk
+from pneumonia.artifacts import Reference, find_damage, read_manifest
+from pneumonia.errors import ConfigError, CorruptArtifactError
+from pneumonia.workspace import Workspace
+from tasks.caching import Context, Request, Stage, manifest_of, reason_to_run
+from tasks.shards import SHARDS, new_batches
+
+
+def status_lines(asked: dict[str, Any]) -> list[str]:
+    """A line per stage: fresh, stale and why, or waiting for a stage before it."""
+    request = Request(**asked)
+    check(request, STAGES[-1].name)
+    lines: list[str] = []
+
+    def visit(stage: Stage, context: Context) -> Reference | None:
+        state, told, reference = _state(stage, context)
+        lines.append(f"{stage.link_name(context.model):<22} {state:<8} {told}")
+        return reference
+
+    walk(request, STAGES[-1].name, visit)
+    return lines
+
+
+def find_all_damage(root: Path) -> Iterator[str]:
+    """Hash every file of every artifact; a sentence per damaged or missing one.
+
+    Raises:
+        ConfigError: there is no such workspace.
+    """
+    if not root.is_dir():
+        raise ConfigError(f"--workspace: expected a folder, got {root}, which is none.")
+    workspace = Workspace(root)
+    for reference in workspace.references():
+        folder = workspace.path(reference)
+        try:
+            manifest = read_manifest(folder)
+        except CorruptArtifactError as error:
+            yield str(error)
+            continue
+        for damage in find_damage(folder, manifest, hashed=True):
+            yield f"{folder}/{damage}. `pneumonia run --verify` makes it again."
+
+
+def _state(stage: Stage, context: Context) -> tuple[str, str, Reference | None]:
+    missing = _missing(stage, context)
+    if missing:
+        return "waiting", f"for {', '.join(missing)}", None
+    new = sum(len(batch) for batch in new_batches(context)) if stage is SHARDS else 0
+    if new:
+        return "stale", f"{new:,} new or changed files", None
+    plan = stage.plan(context)
+    manifest = manifest_of(stage, plan)
+    reference = Reference(manifest.stage, manifest.key)
+    artifact = context.workspace.find(reference)
+    if artifact is not None and plan.usable(artifact):
+        return "fresh", f"{reference}: {stage.describe(artifact.manifest.facts)}", reference
+    name = stage.link_name(context.model)
+    run = context.request.run
+    return "stale", reason_to_run(context.workspace, run, name, manifest, refresh=False), None
+
+
+def _missing(stage: Stage, context: Context) -> list[str]:
+    """What a stage reads and what is not there, by link name."""
+    by_name = {other.name: other for other in STAGES}
+    needed: list[str] = []
+    for name in stage.needs:
+        models = context.request.models if by_name[name].per_model else ("",)
+        if stage.per_model and by_name[name].per_model:
+            models = (context.model,)
+        needed += [by_name[name].link_name(model) for model in models]
+    return [name for name in needed if name not in context.upstream]

@@ -1,0 +1,177 @@
+"""The `shards` stage: files become images in pool shards, and one table points into the pool.
+
+Three tasks: `files` looks at the raw folder and deals new and changed files into batches, `pool`
+converts one batch into one shard, `shards` writes the table. A batch waits for its task as a
+small file in that shard's scratch folder, so that tasks pass nothing but keys.
+"""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+from prefect import task
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from pneumonia.artifacts import Artifact, Facts, Reference, digest, digest_table, write_table
+from pneumonia.config import IMAGES_FOLDER
+from pneumonia.machine import workers
+from pneumonia.shards import (
+    Batch,
+    batch_identity,
+    check_quarantine,
+    configuration,
+    convert_batch,
+    images_table,
+    plan_batches,
+    pool_index,
+    scan,
+)
+from pneumonia.workspace import Scratch, Workspace
+from tasks.caching import OPTIONS, Context, Outcome, Plan, Stage, make, manifest_of
+
+VERSION = 1
+MODULES = ("pneumonia.dicom", "pneumonia.machine", "pneumonia.preprocess", "pneumonia.shards")
+
+
+@task(name="files", **OPTIONS)
+def find_files(context: Context) -> list[str]:
+    """Look at the raw folder; returns the keys of the pool shards that are to be made."""
+    workspace = context.workspace
+    if context.request.verify:
+        _discard_damaged(workspace)
+    keys = []
+    for batch in new_batches(context):
+        key = manifest_of(POOL, _pool_plan(context, batch)).key
+        waiting = _waiting(workspace, key)
+        waiting.parent.mkdir(parents=True, exist_ok=True)
+        fresh = waiting.with_suffix(".new")
+        fresh.write_text(json.dumps(batch), "utf-8")
+        fresh.replace(waiting)
+        keys.append(key)
+    return keys
+
+
+def new_batches(context: Context) -> list[Batch]:
+    """The files that have no image in the pool yet, a batch per shard to be made."""
+    request, index = context.request, _index(context)
+    if SHARDS.name in request.refresh:
+        index = index.iloc[:0]
+    return plan_batches(_files(context), index, request.config.shards.images_per_shard)
+
+
+@task(name="pool", **OPTIONS)
+def convert_shard(context: Context) -> State[Outcome]:
+    """Convert the batch that waits under the context's key into a pool shard."""
+    try:
+        plan = plan_pool(context)
+    except FileNotFoundError:  # taken away by whoever published this key
+        shard = context.workspace.get(Reference(POOL.name, context.batch))
+        reason = "made by another process meanwhile"
+        outcome = Outcome(shard.reference, shard.manifest.facts, True, reason, 0.0)
+        return Completed(name="Cached", message=reason, data=outcome)
+    return make(POOL, context, plan)
+
+
+def plan_pool(context: Context) -> Plan:
+    """Read the batch that waits under the context's key."""
+    waiting = _waiting(context.workspace, context.batch)
+    return _pool_plan(context, [tuple(entry) for entry in json.loads(waiting.read_text("utf-8"))])
+
+
+def plan(context: Context) -> Plan:
+    """Read the raw folder and the pool; files not yet converted are left to the next run."""
+    request = context.request
+    index = _index(context)
+    images, quarantine = images_table(_files(context), index)
+    config = request.config.shards
+
+    def write(scratch: Scratch) -> Facts:
+        check_quarantine(images, quarantine, config)
+        write_table(images, scratch.output / "images.parquet")
+        write_table(quarantine, scratch.output / "quarantine.parquet")
+        reasons = quarantine["reason"].value_counts().sort_index()
+        return {
+            "images": len(images),
+            "quarantined": len(quarantine),
+            "reasons": {str(reason): int(count) for reason, count in reasons.items()},
+            "patient_differs": int(images["patient_differs"].sum()),
+            "side": config.image_size,
+        }
+
+    def points_to_complete_shards(artifact: Artifact) -> bool:
+        pools = artifact.table("images.parquet", ["pool"])["pool"]
+        return set(pools) <= set(index["pool"])
+
+    inputs = {
+        "files": digest_table(images, ["image_id", "file_digest"]),
+        "refused files": digest_table(quarantine, ["file", "file_digest", "reason"], by=["file"]),
+    }
+    settings = {**configuration(config), "max_quarantined": config.max_quarantined}
+    return Plan(inputs, settings, write, usable=points_to_complete_shards)
+
+
+def describe(facts: Facts) -> str:
+    """One half line for the console."""
+    told = f"{facts['images']:,} images of {facts['side']} pixels"
+    if facts["quarantined"]:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in facts["reasons"].items())
+        told += f", {facts['quarantined']:,} in quarantine ({reasons})"
+    return told
+
+
+def _pool_plan(context: Context, batch: Batch) -> Plan:
+    request = context.request
+    config = request.config.shards
+    folder = request.raw / IMAGES_FOLDER
+
+    def write(scratch: Scratch) -> Facts:
+        return convert_batch(batch, folder, config, scratch.output, workers=workers(request.config))
+
+    return Plan({"files": digest(batch_identity(batch))}, configuration(config), write)
+
+
+def _files(context: Context) -> pd.DataFrame:
+    request = context.request
+    return scan(
+        request.raw / IMAGES_FOLDER,
+        context.workspace.state / "files.parquet",
+        quiet_seconds=request.config.shards.quiet_seconds,
+        workers=workers(request.config),
+    )
+
+
+def _index(context: Context) -> pd.DataFrame:
+    settings = configuration(context.request.config.shards)
+    return pool_index(context.workspace.pool, settings, VERSION)
+
+
+def _waiting(workspace: Workspace, key: str) -> Path:
+    return workspace.state / POOL.name / key / "batch.json"
+
+
+def _discard_damaged(workspace: Workspace) -> None:
+    """Take the manifest from every shard whose bytes have changed, so that it is made again."""
+    for reference in workspace.references():
+        if reference.stage == POOL.name and workspace.find(reference, hashed=True) is None:
+            workspace.discard(reference)
+
+
+POOL = Stage(
+    name="pool",
+    version=VERSION,
+    modules=MODULES,
+    plan=plan_pool,
+    describe=lambda facts: f"{facts['images']:,} images",
+    keyed_by_code=False,
+    part_of="shards",
+)
+
+SHARDS = Stage(
+    name="shards",
+    version=VERSION,
+    modules=MODULES,
+    plan=plan,
+    describe=describe,
+    keyed_by_code=False,
+)

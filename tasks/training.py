@@ -1,0 +1,130 @@
+"""The `training` stage, per model: fitted on train, the epoch chosen on val, in a child process."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pneumonia.artifacts import Artifact, Facts, digest_file, digest_table, write_table
+from pneumonia.config import as_dict
+from pneumonia.machine import resolve_accelerator, resolve_precision
+from pneumonia.trainer_process import TrainingJob, run_training
+from pneumonia.workspace import Scratch
+from tasks.caching import Context, Plan, Stage
+
+logger = logging.getLogger(__name__)
+
+ROW = ("image_id", "split", "target", "pixel_digest")
+"""What training reads of an image; where its pixels are stored makes no difference."""
+
+
+def plan(context: Context) -> Plan:
+    """Read the train and val rows: new test images retrain nothing."""
+    config = context.request.config
+    studies = context.artifact("split").table("studies.parquet", ["image_id", "split", "target"])
+    images = context.artifact("shards").table(
+        "images.parquet", ["image_id", "pixel_digest", "pool", "row"]
+    )
+    rows = studies.merge(images, on="image_id", validate="1:1")
+    tuning = rows[rows["split"] != "test"]
+    precision = resolve_precision(config)
+
+    def write(scratch: Scratch) -> Facts:
+        studies_file = scratch.state / "studies.parquet"
+        write_table(tuning.drop(columns="pixel_digest"), studies_file)
+        write_table(tuning[list(ROW)], scratch.output / "rows.parquet")
+        job = TrainingJob(
+            model=context.model,
+            config=config,
+            pool=str(context.workspace.pool),
+            studies=str(studies_file),
+            output=str(scratch.output),
+            state=str(scratch.state / "resume"),
+            precision=precision,
+            accelerator=resolve_accelerator(config),
+        )
+        return run_training(job, lock=scratch.lock, on_epoch=_tell(context.model))
+
+    configuration = as_dict(config.training) | {
+        "model": context.model,
+        "image_size": config.shards.image_size,
+        "crop_size": config.crop_size,
+        "precision": precision,
+        "weights": _weights(config.training.weights),
+    }
+    del configuration["retrain_after"]  # decides whether to train, not what comes of it
+    inputs = {"train and val images": digest_table(tuning, ROW)}
+    kept = _kept(context, rows, configuration)
+    return Plan(inputs if kept is None else kept.manifest.inputs, configuration, write)
+
+
+def describe(facts: Facts) -> str:
+    """One half line for the console."""
+    return (
+        f"best epoch {facts['epoch']} of {facts['epochs']}, "
+        f"val log loss {facts['val_loss']:.3f}, val AUROC {facts['val_auroc']:.3f}"
+    )
+
+
+def _kept(context: Context, rows: pd.DataFrame, configuration: dict[str, Any]) -> Artifact | None:
+    """The run's last model, where its images have changed by no more than `retrain_after`.
+
+    A model is never kept when an image that it was fitted or tuned on now stands in test.
+    """
+    allowed = context.request.config.training.retrain_after
+    last = context.workspace.linked(context.request.run, TRAINING.link_name(context.model))
+    artifact = context.workspace.find(last) if allowed and last else None
+    if artifact is None or artifact.manifest.configuration != configuration:
+        return None
+    if artifact.manifest.version != TRAINING.version:
+        return None
+    known = artifact.table("rows.parquet")
+    tested = rows.loc[rows["split"] == "test", "image_id"]
+    if known["image_id"].isin(tested).any():
+        return None
+    now = set(rows.loc[rows["split"] != "test", list(ROW)].itertuples(index=False, name=None))
+    before = set(known[list(ROW)].itertuples(index=False, name=None))
+    changed = len(now ^ before) / len(before)
+    if changed > allowed:
+        return None
+    if changed:
+        told = "%s is kept: %.1f %% of its rows have changed, training.retrain_after allows %.1f %%."
+        logger.info(told, artifact.reference, 100 * changed, 100 * allowed)
+    return artifact
+
+
+def _weights(weights: str) -> str:
+    """What names the first weights: a word, or the digest of a file."""
+    return weights if weights in {"imagenet", "none"} else digest_file(Path(weights))
+
+
+def _tell(model: str) -> Callable[[dict[str, Any]], None]:
+    def tell(epoch: dict[str, Any]) -> None:
+        logger.info(
+            "%-22s epoch %d of at most %d: train loss %.3f, val loss %.3f, val AUROC %.3f, %.1f s",
+            f"  {model}", epoch["epoch"], epoch["epochs"], epoch["train_loss"], epoch["val_loss"],
+            epoch["val_auroc"], epoch["seconds"],
+        )  # fmt: skip
+
+    return tell
+
+
+TRAINING = Stage(
+    name="training",
+    version=1,
+    modules=(
+        "pneumonia.augment",
+        "pneumonia.batches",
+        "pneumonia.checkpoint",
+        "pneumonia.network",
+        "pneumonia.training",
+        "pneumonia.trainer_process",
+    ),
+    plan=plan,
+    describe=describe,
+    needs=("shards", "split"),
+    per_model=True,
+    keyed_by_code=False,
+)

@@ -1,0 +1,56 @@
+import pytest
+
+from pneumonia.csv_files import read_content, read_rows
+from pneumonia.errors import LabelError, SplitError
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(content):
+        path = tmp_path / "table.csv"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+def test_read_rows_keeps_text_and_numbers_rows_as_a_spreadsheet_does(written):
+    rows = read_rows(written('a,b\n1,x\n\n2,"y,\nz"\n,nan\n'), ["a"], LabelError)
+    assert rows.to_dict("list") == {"a": ["1", "2", ""], "b": ["x", "y,\nz", "nan"]}
+    assert rows.index.tolist() == [2, 5, 6]  # row 3 is empty; the quoted value ends on row 5
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_read_rows_byte_order_mark_and_line_ends_make_no_difference(written, end):
+    rows = read_rows(written("﻿a,b\n1,2\n".replace("\n", end)), ["a", "b"], LabelError)
+    assert rows.to_dict("list") == {"a": ["1"], "b": ["2"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("", "expected rows, got an empty file. Restore the file."),
+        (" \n \n", "expected rows, got an empty file"),
+        ("a,b\n", "expected rows below the header, got none"),
+        ("a,c\n1,2\n", "row 1: expected the columns a, b, got 'a, c'; missing b"),
+        ("a,b,a\n1,2,3\n", "row 1: expected every column once, got 'a' again"),
+        ("a,b\n1,2\n3\n", "row 3: expected 2 values, got 1. Correct or remove the row."),
+        ("a,b\n1,2,3\n", "row 2: expected 2 values, got 3"),
+        ('a,b\n1,2\n3,"x"y\n', "row 3: expected comma-separated values, got "),
+        ('a,b\n1,2\n3,"x\n', "row 3: expected comma-separated values, got unexpected end of data"),
+        (b"a,b\n1,2\n3,\xff\n", "row 3: expected UTF-8, got byte 0xff. Save the file as UTF-8."),
+        ("a,b\n1,2\n".encode("utf-16"), "row 1: expected UTF-8, got byte 0xff"),
+    ],
+)
+def test_read_rows_refuses_with_row_value_and_cure(written, content, sentence):
+    with pytest.raises(LabelError) as caught:
+        read_rows(written(content), ["a", "b"], LabelError)
+    assert sentence in str(caught.value)
+    assert "table.csv: " in str(caught.value)
+
+
+def test_read_content_missing_file_or_folder_raises_the_named_error(tmp_path):
+    with pytest.raises(SplitError, match=r"expected a CSV file, got: No such file or directory"):
+        read_content(tmp_path / "absent.csv", "a CSV file", SplitError)
+    with pytest.raises(LabelError, match=r"expected a CSV file, got: Is a directory"):
+        read_rows(tmp_path, ["a"], LabelError)
