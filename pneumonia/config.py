@@ -15,6 +15,12 @@ from pydantic.dataclasses import dataclass
 
 from pneumonia.errors import ConfigError
 
+IMAGES_FOLDER = "stage_2_train_images"
+"""The challenge's folder of DICOM files, inside the raw folder."""
+
+MODELS = ("custom_cnn", "resnet18")
+"""The models a run trains by default; `pneumonia.network` has a function for each."""
+
 type_checked = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -53,8 +59,11 @@ class SplitConfig:
     test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     """Fraction of people in test; with 10 % of the challenge an AUROC of 0.88 is known to about
     0.015."""
-    seed: int = 0
-    """Key of the hash that places a person."""
+    seed: int = 56
+    """Key of the hash that places a person. Of the seeds 0 to 99 the one whose sides differ least
+    from the whole challenge in positives and in AP films (0.8 percentage points at most; 0 has
+    1.5), people known by the matched NIH images; no model's figure was looked at. A test counts
+    it again."""
     max_match_mse: Positive = 10.0
     """A person map's `match_mse` (squared grey levels) from which a match is not believed."""
 

@@ -149,6 +149,11 @@ class Workspace:
         shutil.rmtree(state)
         return Artifact(self.path(reference), complete)
 
+    def discard(self, reference: Reference) -> None:
+        """Declare an artifact damaged: without its manifest nothing takes it for whole."""
+        with self.lock(reference):
+            (self.path(reference) / MANIFEST).unlink(missing_ok=True)
+
     def link(self, run: str, name: str, reference: Reference) -> None:
         """Note that `run` uses this artifact; nothing is written where it is so noted already."""
         place = self.root / "runs" / checked_name(run) / checked_name(name)

@@ -1,0 +1,124 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pneumonia import artifacts
+from pneumonia.artifacts import Manifest, digest, digest_table
+from pneumonia.errors import CorruptArtifactError
+
+FRAME = pd.DataFrame(
+    {
+        "image_id": ["b", "a", "c"],
+        "age": [40.0, np.nan, 151.0],
+        "view": ["AP", None, "PA"],
+        "target": [True, False, True],
+        "row": [0, 1, 2],
+    }
+)
+READ = ["image_id", "age", "view", "target"]
+
+
+def manifest(**changes):
+    base = {"stage": "cam", "key": "k", "version": 1, "inputs": {"boxes": "1"}}
+    return Manifest(**(base | {"configuration": {"n_images": 4}} | changes))
+
+
+def test_digest_is_that_of_canonical_json():
+    # sha256 of the bytes {"a":1}
+    assert digest({"a": 1}) == "015abd7f5cc57a2dd94b7590f04ad808"
+
+
+@given(st.permutations([0, 1, 2]))
+def test_table_digest_row_order_makes_no_difference(order):
+    assert digest_table(FRAME.iloc[order], READ) == digest_table(FRAME, READ)
+
+
+def test_table_digest_columns_not_read_make_no_difference():
+    assert digest_table(FRAME.assign(row=[7, 8, 9], more="x"), READ) == digest_table(FRAME, READ)
+
+
+def test_table_digest_survives_parquet(tmp_path):
+    artifacts.write_table(FRAME, tmp_path / "t.parquet")
+    again = artifacts.read_table(tmp_path / "t.parquet")
+    assert digest_table(again, READ) == digest_table(FRAME, READ)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("age", 41.0), ("view", "PA"), ("target", False), ("age", np.nan)]
+)
+def test_table_digest_any_value_read_makes_a_difference(column, value):
+    changed = FRAME.copy()
+    changed.loc[0, column] = value
+    assert digest_table(changed, READ) != digest_table(FRAME, READ)
+
+
+def test_table_digest_a_value_that_moves_to_another_row_makes_a_difference():
+    moved = FRAME.assign(target=[False, True, True])
+    assert digest_table(moved, READ) != digest_table(FRAME, READ)
+
+
+def test_canonical_json_refuses_nan():
+    with pytest.raises(ValueError, match="JSON compliant"):
+        artifacts.canonical_json(float("nan"))
+
+
+def test_manifest_round_trip(tmp_path):
+    artifacts.write_manifest(manifest(facts={"n": 1}), tmp_path)
+    assert artifacts.read_manifest(tmp_path) == manifest(facts={"n": 1})
+
+
+def test_manifest_any_altered_value_is_noticed(tmp_path):
+    artifacts.write_manifest(manifest(), tmp_path)
+    path = tmp_path / artifacts.MANIFEST
+    path.write_text(path.read_text("utf-8").replace('"version":1', '"version":2'), "utf-8")
+    with pytest.raises(CorruptArtifactError, match="its digest says"):
+        artifacts.read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"digest": 3}', '"text"'])
+def test_manifest_that_is_none_is_refused_with_its_path(tmp_path, text):
+    (tmp_path / artifacts.MANIFEST).write_text(text, "utf-8")
+    with pytest.raises(CorruptArtifactError, match=r"manifest\.json: expected a manifest"):
+        artifacts.read_manifest(tmp_path)
+
+
+def test_manifest_holds_no_time_host_or_absolute_path(tmp_path):
+    artifacts.write_manifest(manifest(), tmp_path)
+    content = json.loads((tmp_path / artifacts.MANIFEST).read_text("utf-8"))
+    assert set(content) == {
+        "stage", "key", "version", "inputs", "configuration", "code", "libraries", "facts",
+        "files", "digest",
+    }  # fmt: skip
+
+
+def test_find_damage_names_missing_short_and_altered_files(tmp_path):
+    for name in ("kept", "short", "altered", "missing"):
+        (tmp_path / name).write_bytes(name.encode() * 100)
+    whole = manifest(files=artifacts.list_files(tmp_path))
+    assert artifacts.find_damage(tmp_path, whole, hashed=True) == []
+    (tmp_path / "short").write_bytes(b"short")
+    (tmp_path / "altered").write_bytes(b"Altered" * 100)
+    (tmp_path / "missing").unlink()
+    found = artifacts.find_damage(tmp_path, whole, hashed=True)
+    assert found == [
+        "altered: its bytes have changed (sha256 differs)",
+        "missing: missing",
+        "short: expected 500 bytes, got 5",
+    ]
+    assert artifacts.find_damage(tmp_path, whole, hashed=False) == found[1:]
+
+
+def test_read_table_of_something_else_is_refused(tmp_path):
+    (tmp_path / "t.parquet").write_bytes(b"PAR1 no table at all PAR1")
+    with pytest.raises(CorruptArtifactError, match="expected a Parquet table"):
+        artifacts.read_table(tmp_path / "t.parquet")
+
+
+def test_changes_tell_nested_settings():
+    old = {"training": {"epochs": 3, "seed": 0}, "cam": {"n": 1}}
+    new = {"training": {"epochs": 5, "seed": 0}, "cam": {"n": 1}, "run": None}
+    assert artifacts.changes(old, new) == ["training.epochs 3 -> 5"]
