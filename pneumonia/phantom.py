@@ -203,7 +203,7 @@ def _tissue(body: Anatomy, lung: Grey, x: Grey, y: Grey) -> Grey:
     torso = _step((shoulder - off_middle) / 0.02)
     ribs = np.cos((y - 0.55 * off_middle + 0.9 * off_middle**2) * (2 * np.pi / body.rib_spacing)
                   + body.rib_phase)  # fmt: skip
-    grey = 10.0 + torso * (148.0 + 22.0 * (y - 0.5)) + torso * np.maximum(ribs, 0) * 5.0
+    grey: Grey = 10.0 + torso * (148.0 + 22.0 * (y - 0.5)) + torso * np.maximum(ribs, 0) * 5.0
     air = 66.0 + 16.0 * np.maximum(ribs, -0.2)
     air = air + 26.0 * np.exp(-(((off_middle - 0.07) / 0.05) ** 2) - ((y - 0.43) / 0.09) ** 2)
     grey += lung * (air - grey)
@@ -215,13 +215,14 @@ def _tissue(body: Anatomy, lung: Grey, x: Grey, y: Grey) -> Grey:
     grey += heart * np.maximum(172.0 - grey, 0.0)
     collar = _step((0.012 - np.abs(y - 0.165 + 0.22 * off_middle)) / 0.008)
     reach = _step((off_middle - 0.05) / 0.02) * _step((0.36 - off_middle) / 0.02)
-    return grey + 20.0 * collar * reach
+    grey += 20.0 * collar * reach
+    return grey
 
 
 def _cloud(cloud: Opacity, texture: Grey, x: Grey, y: Grey) -> Grey:
     """A ragged ellipse whose soft rim ends at the box."""
     radius = np.hypot((x - cloud.x) / cloud.half_width, (y - cloud.y) / cloud.half_height)
-    return np.float32(cloud.contrast) * _step((0.62 - radius + 0.10 * texture) / 0.38)
+    return cloud.contrast * _step((0.62 - radius + 0.10 * texture) / 0.38)
 
 
 def _nodules(body: Anatomy, film: np.random.Generator, x: Grey, y: Grey) -> Grey:
@@ -313,4 +314,5 @@ def _grain(film: np.random.Generator) -> NDArray[np.int8]:
 @functools.cache
 def _grain_tile() -> NDArray[np.int8]:
     noise = np.random.default_rng(0).standard_normal((_GRAIN, _GRAIN), np.float32)
-    return np.rint(3.0 * noise).astype(np.int8)
+    tile: NDArray[np.int8] = np.rint(3.0 * noise).astype(np.int8)
+    return tile

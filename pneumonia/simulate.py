@@ -24,20 +24,20 @@ from numpy.typing import NDArray
 
 from pneumonia import phantom, secondary_capture
 from pneumonia.artifacts import Facts
+from pneumonia.config import IMAGES_FOLDER
 from pneumonia.errors import ConfigError
-from pneumonia.labels import CLASSES_CSV, IMAGES_FOLDER, LABELS_CSV
+from pneumonia.labels import CLASSES_CSV, LABELS_CSV, OPACITY
+from pneumonia.persons import PERSONS_CSV
 
 logger = logging.getLogger(__name__)
 
 MARKER = "simulation.json"
 """Says which data set a folder holds or is being given; written first, locked while at work."""
 
-PERSONS_CSV = "persons.csv"
-
 VERSION = 1
 """Raised when the same arguments give another data set."""
 
-OPACITY, NOT_NORMAL, NORMAL = "Lung Opacity", "No Lung Opacity / Not Normal", "Normal"
+NOT_NORMAL, NORMAL = "No Lung Opacity / Not Normal", "Normal"
 
 _AP_FRACTION = 0.456
 _POSITIVE = {"AP": 0.383, "PA": 0.093}

@@ -142,7 +142,7 @@ def test_read_labels_missing_file_names_both_ways_out(tmp_path):
 
 def test_read_labels_missing_column_is_named(tmp_path):
     (tmp_path / LABELS_CSV).write_text("patientId,x,y,width,Target\na,,,,0\n")
-    with pytest.raises(LabelError, match="row 1: expected the columns .*; missing height"):
+    with pytest.raises(LabelError, match=r"row 1: expected the columns .*; missing height"):
         read_labels(tmp_path)
 
 

@@ -1,0 +1,118 @@
+"""Who is who: the person behind each image, which the challenge's `patientId` does not tell.
+
+In: the challenge's official mapping to NIH ChestX-ray14 (JSON), or a CSV. Out: image_id, person.
+"""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from pneumonia.csv_files import read_content, read_rows, refuse_rows
+from pneumonia.errors import SplitError
+
+PERSONS_CSV = "persons.csv"
+OFFICIAL_MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
+
+
+def find_persons(raw: Path) -> Path | None:
+    """The person map that lies with the raw files: `persons.csv`, else the official JSON."""
+    for name in (PERSONS_CSV, OFFICIAL_MAPPING):
+        if (raw / name).is_file():
+            return raw / name
+    return None
+
+
+def read_persons(path: Path, max_match_mse: float) -> pd.DataFrame:
+    """Read who is who: image_id, person, sorted by image_id.
+
+    Args:
+        path: the official JSON (`subset_img_id`, `img_id`), or a CSV with `patientId` and either
+            `person` or `nih_image`, whose part before the last `_` names the person.
+        max_match_mse: rows with a `match_mse` of at least this are left out: not believed.
+
+    Raises:
+        SplitError: neither form, or an image with two persons.
+    """
+    if path.suffix.lower() == ".json":
+        persons = _read_mapping(path)
+    else:
+        persons = _read_csv(path, max_match_mse)
+    refuse_rows(
+        path,
+        persons,
+        persons["person"] != persons.groupby("image_id")["person"].transform("first"),
+        ["image_id", "person"],
+        expected="one person per image",
+        cure="Keep one of the image's rows.",
+        error=SplitError,
+    )
+    return persons.drop_duplicates("image_id").sort_values("image_id", ignore_index=True)
+
+
+def _read_mapping(path: Path) -> pd.DataFrame:
+    """The challenge's official mapping of its images to NIH ChestX-ray14."""
+    content = read_content(path, "a JSON file", SplitError)
+    try:
+        entries = json.loads(content)
+        table = pd.DataFrame(
+            [(entry["subset_img_id"], entry["img_id"]) for entry in entries],
+            columns=["image_id", "nih_image"],
+            index=range(1, len(entries) + 1),
+            dtype="str",
+        )
+    except (ValueError, KeyError, TypeError) as problem:
+        raise SplitError(
+            f"{path}: expected a JSON list of objects with subset_img_id and img_id, got "
+            f"{type(problem).__name__}: {problem}. Restore the file, or give a CSV."
+        ) from problem
+    return table.assign(person=_person_of(path, table))
+
+
+def _read_csv(path: Path, max_match_mse: float) -> pd.DataFrame:
+    rows = read_rows(path, ["patientId"], SplitError)
+    table = rows.rename(columns={"patientId": "image_id"})
+    if "person" in table:
+        refuse_rows(
+            path,
+            table,
+            table["person"].str.strip() == "",
+            ["image_id", "person"],
+            expected="a person",
+            cure="Name one, or remove the row: the image is then a person of its own.",
+            error=SplitError,
+        )
+        return table[["image_id", "person"]]
+    if "nih_image" not in table:
+        raise SplitError(
+            f"{path}: row 1: expected a column person or nih_image beside patientId, got "
+            f"{', '.join(rows.columns)}. Correct the header."
+        )
+    if "match_mse" in table:
+        error = pd.to_numeric(table["match_mse"], errors="coerce")
+        refuse_rows(
+            path,
+            table,
+            error.isna() & (table["match_mse"].str.strip() != ""),
+            ["match_mse"],
+            expected="a number or nothing",
+            cure="Correct the value.",
+            error=SplitError,
+        )
+        table = table[error < max_match_mse]
+    return table[["image_id"]].assign(person=_person_of(path, table))
+
+
+def _person_of(path: Path, table: pd.DataFrame) -> "pd.Series[str]":
+    """The NIH patient: `00010007` of `00010007_003.png`."""
+    person = table["nih_image"].str.extract(r"^(\w+)_\d+\.png$", expand=False)
+    refuse_rows(
+        path,
+        table,
+        person.isna(),
+        ["image_id", "nih_image"],
+        expected="an NIH image named <person>_<number>.png",
+        cure="Correct the name or remove the row.",
+        error=SplitError,
+    )
+    return person

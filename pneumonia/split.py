@@ -1,0 +1,251 @@
+"""People are dealt into train, val and test, and every usable image gets its side.
+
+In: labels, images, and who is who (nothing where the split is by image). Out: one row per image
+that has both a label and a file. Were the challenge split by `patientId`, which names an image,
+70 % of its val images would have their person in train too; so people are dealt, not images.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pneumonia.artifacts import Facts
+from pneumonia.config import SplitConfig
+from pneumonia.csv_files import read_rows, refuse_rows
+from pneumonia.errors import SplitError
+from pneumonia.persons import find_persons as find_persons
+from pneumonia.persons import read_persons as read_persons
+
+SIDES = ("train", "val", "test")
+
+STUDY_COLUMNS = [
+    "image_id", "patient_id", "split", "target", "class", "view", "sex", "age", "spacing",
+    "rows", "columns", "scale", "offset_x", "offset_y",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Split:
+    """Who is where.
+
+    Args:
+        studies: `STUDY_COLUMNS`, one row per usable image, sorted by image_id.
+        facts: counts per side, what was left out, and the leak of a split by image.
+    """
+
+    studies: pd.DataFrame
+    facts: Facts
+
+    def to_cite(self) -> pd.DataFrame:
+        """The split as `--split-file` reads it: patientId, split."""
+        return self.studies[["image_id", "split"]].rename(columns={"image_id": "patientId"})
+
+
+def read_split_file(path: Path) -> pd.DataFrame:
+    """Read a split made elsewhere (`patientId,split`): image_id, split, sorted by image_id.
+
+    Raises:
+        SplitError: another layout, another side than train, val, test, or an image on two.
+    """
+    rows = read_rows(path, ["patientId", "split"], SplitError)
+    sides = ["patientId", "split"]
+    refuse_rows(
+        path,
+        rows,
+        ~rows["split"].isin(SIDES),
+        sides,
+        expected=f"a split of {', '.join(SIDES)}",
+        cure="Correct the value.",
+        error=SplitError,
+    )
+    refuse_rows(
+        path,
+        rows,
+        rows["split"] != rows.groupby("patientId")["split"].transform("first"),
+        sides,
+        expected="one side per image",
+        cure="Keep one of the image's rows.",
+        error=SplitError,
+    )
+    table = rows[sides].rename(columns={"patientId": "image_id"})
+    return table.drop_duplicates().sort_values("image_id", ignore_index=True)
+
+
+def make_split(
+    labels: pd.DataFrame,
+    boxes: pd.DataFrame,
+    images: pd.DataFrame,
+    *,
+    persons: pd.DataFrame | None,
+    split_file: pd.DataFrame | None,
+    config: SplitConfig,
+    by_image: bool = False,
+) -> Split:
+    """Give every image with a label and a file its person and its side.
+
+    Args:
+        labels, boxes: as `labels.read_labels` gives them.
+        images: image_id, header fields and geometry.
+        persons: as `persons.read_persons` gives them; None splits by image. An image that is
+            not named there is a person of its own.
+        split_file: as `read_split_file` gives it; images that it does not name are left out.
+            None deals people by `config`.
+        by_image: split by image although persons are known, which then tell the leak.
+
+    Raises:
+        SplitError: nothing to split, a map that names no image, a box outside its image's frame,
+            a person on two sides, or a side without both classes.
+    """
+    studies = images.merge(labels, on="image_id").sort_values("image_id", ignore_index=True)
+    if studies.empty:
+        raise SplitError(
+            f"expected images with a label, got none among {len(images):,} images and "
+            f"{len(labels):,} labelled ids. Check that file names and patientId agree."
+        )
+    _check_frames(boxes, studies)
+    person, unmapped = _name_people(studies["image_id"], persons)
+    single = studies["image_id"].map(_image_alone)
+    grouped = single if by_image else person
+    studies["patient_id"] = grouped.map(patient_id)
+    if split_file is None:
+        studies["split"] = _deal(studies["patient_id"], config)
+    else:
+        studies["split"] = _look_up(studies["image_id"], split_file)
+    left_out = studies["split"].isna()
+    studies = studies.loc[~left_out, STUDY_COLUMNS].reset_index(drop=True)
+    _check_sides(studies)
+    leak = None
+    if persons is not None:
+        by_image_sides = _deal(single.map(patient_id), config)
+        leak = {side: _leak(person, by_image_sides, side) for side in ("val", "test")}
+    facts: Facts = {
+        "grouping": "image" if by_image or persons is None else "person",
+        "images": len(studies),
+        "people": int(studies["patient_id"].nunique()),
+        "unlabelled_files": int((~images["image_id"].isin(labels["image_id"])).sum()),
+        "labels_without_file": int((~labels["image_id"].isin(images["image_id"])).sum()),
+        "unmapped_images": unmapped,
+        "images_not_in_split_file": int(left_out.sum()),
+        "boxes_checked": int(boxes["image_id"].isin(studies["image_id"]).sum()),
+        "sides": {side: _count(studies[studies["split"] == side]) for side in SIDES},
+        "leak_if_split_by_image": leak,
+    }
+    return Split(studies, facts)
+
+
+def patient_id(person: str) -> str:
+    """The name a person has from here on: 16 hexadecimal digits, the same under every seed.
+
+    Runs that are compared resample the same people, whatever their splits.
+
+    >>> patient_id("person 00010007")
+    '13af9d293de58d4c'
+    """
+    return hashlib.blake2b(person.encode(), digest_size=8, person=b"patient_id").hexdigest()
+
+
+def place(patient_id: str, seed: int) -> float:
+    """Where a person falls in [0, 1), by a hash keyed with the seed.
+
+    Nobody's place depends on who else there is, so new data move no one.
+    """
+    key = f"split {seed}".encode()
+    word = hashlib.blake2b(patient_id.encode(), digest_size=8, key=key).digest()
+    return (int.from_bytes(word) >> 11) / 2**53  # 53 bits: all that a float holds
+
+
+def _name_people(
+    image_ids: "pd.Series[str]", persons: pd.DataFrame | None
+) -> tuple["pd.Series[str]", int]:
+    """Name each image's person, and count the images that the map does not name."""
+    alone = image_ids.map(_image_alone)
+    if persons is None:
+        return alone, 0
+    person = image_ids.map(persons.set_index("image_id")["person"])
+    if person.isna().all():
+        raise SplitError(
+            f"expected a person map that names these images (first: {image_ids.iloc[0]}), got "
+            f"one that names none (first: {next(iter(persons['image_id']), 'no row')}). "
+            "Give `--persons` the map of this data set, or split with `--by-image`."
+        )
+    return ("person " + person).fillna(alone), int(person.isna().sum())
+
+
+def _image_alone(image_id: str) -> str:
+    """The name of a person known by one image alone; no map's person has it."""
+    return f"image {image_id}"
+
+
+def _deal(patient_ids: "pd.Series[str]", config: SplitConfig) -> "pd.Series[str]":
+    """Side by side on [0, 1): test, then val, then train, so that val moves nobody in test."""
+    u = patient_ids.map({name: place(name, config.seed) for name in patient_ids.unique()})
+    limits = [config.test_fraction, config.test_fraction + config.val_fraction]
+    sides = np.array(["test", "val", "train"])[np.searchsorted(limits, u, side="right")]
+    return pd.Series(sides, patient_ids.index, dtype="str")
+
+
+def _look_up(image_ids: "pd.Series[str]", split_file: pd.DataFrame) -> "pd.Series[str]":
+    sides = image_ids.map(split_file.set_index("image_id")["split"])
+    if sides.isna().all():
+        raise SplitError(
+            f"expected a split file that names these images (first: {image_ids.iloc[0]}), got one "
+            f"that names none (first: {split_file['image_id'].iloc[0]}). "
+            "Give `--split-file` the split of this data set."
+        )
+    return sides
+
+
+def _leak(person: "pd.Series[str]", sides: "pd.Series[str]", side: str) -> float | None:
+    """The fraction of a side's images whose person is in train too; None for an empty side."""
+    here = person[sides == side]
+    return float(here.isin(person[sides == "train"]).mean()) if len(here) else None
+
+
+def _check_frames(boxes: pd.DataFrame, studies: pd.DataFrame) -> None:
+    framed = boxes.merge(studies[["image_id", "rows", "columns"]], on="image_id")
+    bad = (framed["x"] + framed["width"] > framed["columns"]) | (
+        framed["y"] + framed["height"] > framed["rows"]
+    )
+    if bad.any():
+        first = framed[bad].iloc[0]
+        raise SplitError(
+            f"{bad.sum():,} boxes reach outside their image, expected all inside (first: "
+            f"{first['image_id']}, x {first['x']:g}, y {first['y']:g}, width {first['width']:g}, "
+            f"height {first['height']:g} in a frame of {first['columns']} x {first['rows']}). "
+            "Boxes are in pixels of the original: correct the label file."
+        )
+
+
+def _check_sides(studies: pd.DataFrame) -> None:
+    """Nobody is on two sides, and each side has both classes; test alone may be empty."""
+    sides = studies.groupby("patient_id")["split"].transform("nunique")
+    if (sides > 1).any():
+        torn = studies[sides > 1]
+        first = torn[torn["patient_id"] == torn["patient_id"].iloc[0]].drop_duplicates("split")
+        where = " and ".join(f"{row.image_id} in {row.split}" for row in first.itertuples())
+        raise SplitError(
+            f"{torn['patient_id'].nunique():,} people are on more than one side, expected none "
+            f"(first: {where}). Correct the split file, or split with `--by-image`."
+        )
+    for side in SIDES:
+        counts = _count(studies[studies["split"] == side])
+        negatives = counts["images"] - counts["positives"]
+        if side == "test" and not counts["images"]:
+            continue
+        if not (counts["positives"] and negatives):
+            raise SplitError(
+                f"{side}: expected images of both classes, got {counts['positives']:,} positive "
+                f"and {negatives:,} negative. Give more data, or change `split.val_fraction`, "
+                "`split.test_fraction` or `split.seed`."
+            )
+
+
+def _count(side: pd.DataFrame) -> Facts:
+    return {
+        "images": len(side),
+        "people": int(side["patient_id"].nunique()),
+        "positives": int(side["target"].sum()),
+    }
