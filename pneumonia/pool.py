@@ -1,0 +1,92 @@
+"""Stored images, read from the memory maps of their pool shards.
+
+In: the pool's folder and the rows of `images.parquet`. Out: uint8 images in the order asked for.
+Everything downstream of conversion reads images here and knows nothing of DICOM.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pneumonia.errors import CorruptArtifactError, ShardError
+
+IMAGES = "images.npy"
+"""A shard's images: (n, side, side) uint8."""
+
+
+class ImagePool:
+    """The images that a table points at.
+
+    Args:
+        pool: the folder of pool shards, `WORKSPACE/pool`.
+        images: has `image_id`, `pool` and `row`; positions count its rows from 0.
+    """
+
+    def __init__(self, pool: Path, images: pd.DataFrame) -> None:
+        if images.empty:
+            raise ShardError("Expected at least one image, got an empty table.")
+        self._pool = pool
+        self._keys, self._shard = np.unique(images["pool"].astype(str), return_inverse=True)
+        self._row = images["row"].to_numpy(np.int64)
+        self._maps: dict[int, NDArray[np.uint8]] = {}
+        self._image_ids = images["image_id"].astype(str).to_numpy(object)
+        self._positions: dict[str, int] | None = None
+        self.side = int(self._open(0).shape[1])
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def gather(self, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Copy images out of the maps.
+
+        Args:
+            positions: (n,) rows of the table, in any order, repeated or not.
+
+        Returns:
+            (n, side, side) uint8, in the order asked for.
+        """
+        images = np.empty((len(positions), self.side, self.side), np.uint8)
+        shards, rows = self._shard[positions], self._row[positions]
+        for shard in np.unique(shards):
+            chosen = np.flatnonzero(shards == shard)
+            images[chosen] = self._open(int(shard))[rows[chosen]]
+        return images
+
+    def gather_ids(self, image_ids: Sequence[str]) -> NDArray[np.uint8]:
+        """Copy images out of the maps by name.
+
+        Raises:
+            ShardError: an image that the table does not have.
+        """
+        if self._positions is None:
+            self._positions = {name: place for place, name in enumerate(self._image_ids)}
+        missing = [name for name in image_ids if name not in self._positions]
+        if missing:
+            raise ShardError(
+                f"{len(missing)} images are not in the pool's table (first: {missing[0]}). "
+                "Run the shards stage again."
+            )
+        return self.gather(np.array([self._positions[name] for name in image_ids], np.int64))
+
+    def _open(self, shard: int) -> NDArray[np.uint8]:
+        """The memory map of a shard, opened once."""
+        if shard not in self._maps:
+            path = self._pool / str(self._keys[shard]) / IMAGES
+            try:
+                images = np.load(path, mmap_mode="r")
+            except (OSError, ValueError) as error:
+                raise CorruptArtifactError(
+                    f"{path}: expected a shard of images, got {error}. Run the pipeline again "
+                    "with --verify to make it anew."
+                ) from error
+            last = self._row[self._shard == shard].max()
+            if images.dtype != np.uint8 or images.ndim != 3 or last >= len(images):
+                raise CorruptArtifactError(
+                    f"{path}: expected more than {last} uint8 images, got {images.dtype} "
+                    f"{images.shape}. Run the pipeline again with --verify."
+                )
+            self._maps[shard] = images
+        return self._maps[shard]
