@@ -4,6 +4,7 @@ In: `probability` or log odds (N,) float64, `target` (N,) bool, and for the reca
 optional `weight` (..., N). Out: figures; NaN where undefined.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,7 +75,7 @@ def recalibration(
     check_columns(target, log_odds)
     weights = np.ones(len(target)) if weight is None else weight
     shape = weights.shape[:-1]
-    rows = weights.reshape(-1, len(target))
+    rows = weights.reshape(math.prod(shape), len(target))
     fit = np.full((len(rows), 2), np.nan)
     open_rows = np.flatnonzero(_overlaps(log_odds, target, rows))
     for slope, intercept in (start, (0.0, 0.0)):  # from 0 where the first start led astray

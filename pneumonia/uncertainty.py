@@ -52,15 +52,14 @@ def bootstrap(figures: Figures, person: NDArray[np.int64], counts: Counts) -> di
         (R,) values per figure, NaN where a resample leaves it undefined.
     """
     rows = max(1, _BLOCK // max(1, len(person)))
-    blocks = [counts[start : start + rows] for start in range(0, len(counts), rows)]
+    blocks = [counts[start : start + rows] for start in range(0, max(1, len(counts)), rows)]
 
     def compute(block: Counts) -> Mapping[str, Array]:
         return figures(np.take(block, person, 1).astype(np.float64))
 
     with ThreadPoolExecutor(_threads(len(blocks))) as pool:  # numpy lets go of the interpreter
         parts = list(pool.map(compute, blocks))
-    names = parts[0] if parts else ()
-    return {name: np.concatenate([part[name] for part in parts]) for name in names}
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def percentile_interval(samples: Array) -> tuple[float, float] | None:

@@ -50,7 +50,7 @@ def test_bootstrap_blocks_make_no_difference(monkeypatch):
 
 def test_bootstrap_without_resamples_is_empty():
     empty = resample_people(3, 0, seed=0)
-    assert bootstrap(lambda weight: {"n": weight.sum(1)}, np.arange(3), empty) == {}
+    assert len(bootstrap(lambda weight: {"n": weight.sum(1)}, np.arange(3), empty)["n"]) == 0
 
 
 def test_percentile_interval_often_undefined_is_withheld():

@@ -1,0 +1,99 @@
+"""Comparison: paired differences between models on the same test images.
+
+In: the test side with resamples of its people and the answers of two models. Out: entries of
+`evaluation.json`'s comparisons, a - b with interval and p. Two intervals that do not overlap are
+no test, and these speak of two checkpoints on one sample, not of architectures.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from pneumonia.assessment import Answers, Samples, Side, figure
+from pneumonia.controls import joint_log_odds
+from pneumonia.metrics import Array, Ranking
+from pneumonia.uncertainty import auroc_difference_error, bootstrap, bootstrap_p
+
+COMPARED = ("auroc", "average_precision", "log_loss", "brier")
+"""Figures that two models are compared in."""
+
+
+def compare_models(
+    side: Side,
+    answers: Mapping[str, Mapping[str, Answers]],
+    models: Mapping[str, Any],
+    samples: Mapping[str, Samples],
+) -> Iterator[dict[str, Any]]:
+    """Paired differences a - b of every pair of models on test."""
+    for a, b in itertools.combinations(models, 2):
+        for name in COMPARED:
+            values = [models[model]["test"][name]["value"] for model in (a, b)]
+            known = samples[a] and samples[b] and None not in values
+            difference = samples[a][name] - samples[b][name] if known else None
+            scores = [answers[model]["test"].log_odds for model in (a, b)]
+            check = _obuchowski(scores[0], scores[1], side) if name == "auroc" else None
+            yield _comparison(a, b, name, values, difference) | {"check": check}
+
+
+def added_by_image(
+    sides: Mapping[str, Side],
+    answers: Mapping[str, Mapping[str, Answers]],
+    metadata: Mapping[str, Answers] | None,
+) -> Iterator[dict[str, Any]]:
+    """What each model's logit adds to the metadata: AUROC(joint) - AUROC(metadata) on test.
+
+    The plain difference between model and control would mislead, since the image shows the view.
+    The joint model is fitted on val; only its two weights are, the control comes from train.
+    """
+    val, test = sides["val"].target, sides["test"]
+    if metadata is None or val.all() or not val.any():
+        return
+    target = np.concatenate([val, test.target])
+    fit = np.arange(len(target)) < len(val)
+    for model, said in answers.items():
+        columns = [
+            np.concatenate([source["val"].log_odds, source["test"].log_odds])
+            for source in (metadata, said)
+        ]
+        joint, alone = joint_log_odds(columns, target, fit)[~fit], metadata["test"].log_odds
+        rankings = [Ranking(scores, test.target) for scores in (joint, alone)]
+
+        def difference(weight: Array, rankings: list[Ranking] = rankings) -> Samples:
+            with_image, without = (ranking.auroc(weight) for ranking in rankings)
+            return {"auroc": with_image - without}
+
+        resampled = {} if test.counts is None else bootstrap(difference, test.person, test.counts)
+        values = [float(ranking.auroc()) for ranking in rankings]
+        yield _comparison(
+            f"metadata_only + {model}", "metadata_only", "auroc", values, resampled.get("auroc")
+        ) | {"check": _obuchowski(joint, alone, test)}
+
+
+def _comparison(
+    a: str, b: str, name: str, values: list[float], samples: Array | None
+) -> dict[str, Any]:
+    known = None not in values and not np.isnan(values).any()
+    return {
+        "a": a,
+        "b": b,
+        "figure": name,
+        "difference": figure(
+            values[0] - values[1] if known else math.nan,
+            samples,
+            reason="one of the two is undefined",
+        ),
+        "p": None if samples is None or not known else bootstrap_p(samples),
+    }
+
+
+def _obuchowski(first: Array, second: Array, side: Side) -> dict[str, Any] | None:
+    """The check by a variance without resampling; None where it is undefined."""
+    error = auroc_difference_error(first, second, side.target, side.person)
+    if not error > 0:
+        return None
+    difference = Ranking(first, side.target).auroc() - Ranking(second, side.target).auroc()
+    p = math.erfc(abs(float(difference)) / error / math.sqrt(2))
+    return {"method": "Obuchowski 1997, clustered by person", "standard_error": error, "p": p}

@@ -1,0 +1,211 @@
+"""Evaluation: how good the models are on people they have not seen, and how sure that is.
+
+In: `studies`, per model its `predictions` and operating points, counts about the data. Out: the
+dictionary that becomes `evaluation.json`: data, controls, models with subgroups, comparisons.
+Test figures carry 95 % intervals over people; val is the tuning set, its figures carry none.
+"""
+
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pneumonia.assessment import Answers, Samples, Side, Thresholds, assess
+from pneumonia.comparison import added_by_image, compare_models
+from pneumonia.config import EvaluationConfig
+from pneumonia.controls import metadata_log_odds, plausible_age, spacing_values
+from pneumonia.errors import StaleArtifactError
+from pneumonia.metrics import Bools
+from pneumonia.thresholds import operating_points as choose_points
+from pneumonia.uncertainty import resample_people
+
+logger = logging.getLogger(__name__)
+
+MIN_CLASS = 10
+"""Images of each class below which a subgroup is shown as too small."""
+MIN_SHARE = 0.01
+"""Share of the test images below which a pixel spacing is no subgroup of its own."""
+AGE_BANDS = ((0, 17), (18, 39), (40, 64), (65, 120))
+"""Years, both ends included; below 18 the chest and its diseases are others."""
+NEVER: Thresholds = {"never": {"threshold": math.inf, "rule": "no image is called positive"}}
+
+
+def evaluate(
+    studies: pd.DataFrame,
+    predictions: Mapping[str, pd.DataFrame],
+    operating_points: Mapping[str, Mapping[str, Any]],
+    data_facts: Mapping[str, Any],
+    config: EvaluationConfig,
+) -> dict[str, Any]:
+    """Compute every figure of `evaluation.json`.
+
+    Args:
+        studies: all sides; the train rows fit the metadata-only control.
+        predictions: per model image_id, split, logit, probability of the val and test images.
+        operating_points: per model `{"calibration": {a, b}, "operating_points": {...}}`.
+        data_facts: grouping, unlabelled_files, labels_without_file, quarantined,
+            leak_if_split_by_image, and whatever else is to be told about the data.
+        config: operating point of the tables, resamples and their seed.
+
+    Raises:
+        StaleArtifactError: a model has no prediction for an image of val or test.
+    """
+    studies = studies.sort_values("image_id", ignore_index=True)
+    rows = {name: studies[studies["split"] == name] for name in ("val", "test")}
+    sides = {
+        "val": _side(rows["val"], None),
+        "test": _side(rows["test"], config),
+    }
+    answers = {
+        model: {
+            name: _answers(model, rows[name], table, operating_points[model]["calibration"])
+            for name in rows
+        }
+        for model, table in predictions.items()
+    }
+    metadata = _metadata(studies, rows)
+    groups = list(_subgroups(rows["test"]))
+    models: dict[str, Any] = {}
+    samples: dict[str, Samples] = {}
+    for model, said in answers.items():
+        points = operating_points[model]["operating_points"]
+        chosen = config.operating_point
+        val, _ = assess(sides["val"], said["val"], points, chosen)
+        test, samples[model] = assess(sides["test"], said["test"], points, chosen)
+        models[model] = {
+            "val": val,
+            "test": test,
+            "subgroups": _assess_groups(groups, sides["test"], said["test"], points, chosen),
+            "calibration": dict(operating_points[model]["calibration"]),
+            "operating_point": chosen,
+            "threshold": points[chosen]["threshold"],
+        }
+        logger.info("%s: AUROC %s on %d test images.", model, test["auroc"]["value"], test["n"])
+    return {
+        "data": _data(studies, data_facts),
+        "controls": _controls(sides, metadata, config),
+        "models": models,
+        "comparisons": [
+            *compare_models(sides["test"], answers, models, samples),
+            *added_by_image(sides, answers, metadata),
+        ],
+    }
+
+
+def _side(rows: pd.DataFrame, config: EvaluationConfig | None) -> Side:
+    """The images of one side; with a configuration, with resamples of its people."""
+    people, person = np.unique(rows["patient_id"].astype(str), return_inverse=True)
+    counts = None
+    if config is not None:
+        n_resamples = config.n_resamples if len(people) else 0
+        counts = resample_people(len(people), n_resamples, config.seed)
+    return Side(rows["target"].to_numpy(np.bool_), person.astype(np.int64), counts)
+
+
+def _answers(
+    model: str, rows: pd.DataFrame, table: pd.DataFrame, calibration: Mapping[str, float]
+) -> Answers:
+    told = table.set_index("image_id")[["logit", "probability"]].reindex(rows["image_id"])
+    missing = told.index[told.isna().any(axis=1)]
+    if len(missing):
+        raise StaleArtifactError(
+            f"predictions of {model}: expected a logit for each of {len(rows)} "
+            f"{rows['split'].iloc[0]} images, got none for {len(missing)} (first: {missing[0]}). "
+            "Run the predictions stage again."
+        )
+    raw = told["logit"].to_numpy(np.float64)
+    log_odds = calibration["a"] * raw + calibration["b"]
+    return Answers(log_odds, told["probability"].to_numpy(np.float64), raw)
+
+
+def _data(studies: pd.DataFrame, facts: Mapping[str, Any]) -> dict[str, Any]:
+    def count(rows: pd.DataFrame) -> dict[str, int]:
+        return {
+            "images": len(rows),
+            "people": int(rows["patient_id"].nunique()),
+            "positives": int(rows["target"].sum()),
+        }
+
+    everything = count(studies)
+    return {
+        "images": everything["images"],
+        "people": everything["people"],
+        "prevalence": everything["positives"] / len(studies) if len(studies) else None,
+        "sides": {
+            side: count(studies[studies["split"] == side]) for side in ("train", "val", "test")
+        },
+        **facts,
+    }
+
+
+def _metadata(studies: pd.DataFrame, rows: Mapping[str, pd.DataFrame]) -> dict[str, Answers] | None:
+    """The metadata-only control's answers for val and test; None where it cannot be fitted."""
+    log_odds = metadata_log_odds(studies)
+    if log_odds is None:
+        return None
+    return {name: Answers.of_control(log_odds[side.index]) for name, side in rows.items()}
+
+
+def _controls(
+    sides: Mapping[str, Side], metadata: Mapping[str, Answers] | None, config: EvaluationConfig
+) -> dict[str, Any]:
+    test = sides["test"]
+    silent = Answers.of_control(np.full(len(test.target), -np.inf))
+    controls: dict[str, Any] = {
+        "always_negative": {"test": assess(test, silent, NEVER, "never")[0]},
+        "metadata_only": None,
+    }
+    val = sides["val"].target
+    if metadata is not None and val.any() and not val.all():
+        points = choose_points(metadata["val"].probability, val)
+        controls["metadata_only"] = {
+            name: assess(side, metadata[name], points, config.operating_point)[0]
+            for name, side in sides.items()
+        }
+    return controls
+
+
+def _assess_groups(
+    groups: list[tuple[str, str, Bools]],
+    side: Side,
+    answers: Answers,
+    points: Thresholds,
+    chosen: str,
+) -> list[dict[str, Any]]:
+    blocks = []
+    for by, value, mask in groups:
+        part, said = side.part(mask), answers.part(mask)
+        block, _ = assess(part, said, points, chosen, min_class=MIN_CLASS)
+        blocks.append({"by": by, "value": value, **block})
+    return blocks
+
+
+def _subgroups(rows: pd.DataFrame) -> Iterator[tuple[str, str, Bools]]:
+    """Name, value and images (N,) of each subgroup; a field that no image has gives none."""
+    for by in ("view", "sex"):
+        yield from _groups(by, rows[by].astype(object).where(rows[by].notna(), None))
+    age = plausible_age(rows["age"])
+    bands = pd.Series(None, index=rows.index, dtype=object)
+    for low, high in AGE_BANDS:
+        bands[(age >= low) & (age < high + 1)] = f"{low}-{high}"
+    bands[rows["age"].notna() & np.isnan(age)] = "impossible"
+    yield from _groups("age", bands)
+    spacing = pd.Series(spacing_values(rows["spacing"]), index=rows.index, dtype=object)
+    shares = spacing.value_counts(normalize=True, dropna=False)
+    rare = spacing.isin(shares.index[shares < MIN_SHARE]) & spacing.notna()
+    yield from _groups("spacing", spacing.mask(rare, "other"))
+    target = rows["target"].to_numpy(np.bool_)
+    kinds = rows["class"]
+    for kind in sorted(kinds[~target].dropna().unique()):
+        yield "negative_class", str(kind), target | (kinds == kind).to_numpy(np.bool_)
+
+
+def _groups(by: str, values: "pd.Series[Any]") -> Iterator[tuple[str, str, Bools]]:
+    if values.notna().any():
+        for value in sorted(values.dropna().unique()):
+            yield by, str(value), (values == value).to_numpy(np.bool_)
+        if values.isna().any():
+            yield by, "not stated", values.isna().to_numpy(np.bool_)

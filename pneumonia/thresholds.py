@@ -1,0 +1,55 @@
+"""Operating points: where a probability becomes a call, chosen on val and then frozen.
+
+In: calibrated probabilities (N,) float64 and targets (N,) bool of the tuning set. Out: three
+named thresholds, each with its rule in words. An image is called positive when its probability
+is at least the threshold. Choosing and reporting on the same images flatters: report on test.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+def operating_points(probability: Floats, target: Bools) -> dict[str, dict[str, Any]]:
+    """Choose the three operating points.
+
+    Args:
+        probability: (N,) calibrated, in [0, 1].
+        target: (N,) True where there is lung opacity; both classes.
+
+    Raises:
+        ValueError: one of the classes is missing.
+
+    >>> p, y = np.array([0.1, 0.4, 0.6, 0.9]), np.array([False, True, False, True])
+    >>> [point["threshold"] for point in operating_points(p, y).values()]
+    [0.4, 0.4, 0.5]
+    """
+    if target.all() or not target.any():
+        raise ValueError("expected targets of both classes, got one")
+    thresholds = np.unique(probability)  # rising, so sensitivity falls and specificity rises
+    sensitivity = _at_least(thresholds, probability[target])
+    specificity = 1 - _at_least(thresholds, probability[~target])
+    youden = thresholds[np.argmax(sensitivity + specificity)]  # the first: the most sensitive
+    sensitive = thresholds[sensitivity >= 0.9][-1]
+    return {
+        "youden": {
+            "threshold": float(youden),
+            "rule": "largest sensitivity + specificity - 1 on val; the most sensitive if tied",
+        },
+        "sensitivity_90": {
+            "threshold": float(sensitive),
+            "rule": "highest threshold with a sensitivity of at least 0.90 on val",
+        },
+        "p_0.5": {"threshold": 0.5, "rule": "calibrated probability of at least 0.5"},
+    }
+
+
+def _at_least(thresholds: Floats, values: Floats) -> Floats:
+    """Fraction of `values` that are at least each threshold."""
+    below = np.searchsorted(np.sort(values), thresholds, side="left")
+    fraction: Floats = 1 - below / len(values)
+    return fraction
