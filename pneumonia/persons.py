@@ -55,6 +55,8 @@ def _read_mapping(path: Path) -> pd.DataFrame:
     content = read_content(path, "a JSON file", SplitError)
     try:
         entries = json.loads(content)
+        if not isinstance(entries, list):
+            raise TypeError(f"a JSON {type(entries).__name__}")
         table = pd.DataFrame(
             [(entry["subset_img_id"], entry["img_id"]) for entry in entries],
             columns=["image_id", "nih_image"],
@@ -64,9 +66,9 @@ def _read_mapping(path: Path) -> pd.DataFrame:
     except (ValueError, KeyError, TypeError) as problem:
         raise SplitError(
             f"{path}: expected a JSON list of objects with subset_img_id and img_id, got "
-            f"{type(problem).__name__}: {problem}. Restore the file, or give a CSV."
+            f"{type(problem).__name__}: {str(problem)[:100]}. Restore the file, or give a CSV."
         ) from problem
-    return table.assign(person=_person_of(path, table))
+    return table[["image_id"]].assign(person=_person_of(path, table))
 
 
 def _read_csv(path: Path, max_match_mse: float) -> pd.DataFrame:

@@ -1,0 +1,371 @@
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pneumonia.config import SplitConfig
+from pneumonia.errors import SplitError
+from pneumonia.labels import read_labels
+from pneumonia.persons import read_persons
+from pneumonia.split import STUDY_COLUMNS, make_split, patient_id, place, read_split_file
+
+REAL = os.environ.get("PNEUMONIA_REAL_DATA")
+needs_real_data = pytest.mark.skipif(REAL is None, reason="PNEUMONIA_REAL_DATA is not set")
+
+
+def make_tables(n_images, n_people, seed=0):
+    """Labels, boxes, images and persons: every third image positive, people drawn at random."""
+    ids = [f"image-{number:05d}" for number in range(n_images)]
+    target = np.arange(n_images) % 3 == 0
+    labels = pd.DataFrame({"image_id": ids, "target": target, "class": None})
+    boxes = pd.DataFrame({"image_id": labels.loc[target, "image_id"]}).assign(
+        x=10.0, y=20.0, width=100.0, height=200.0
+    )
+    people = np.random.default_rng(seed).integers(n_people, size=n_images)
+    persons = pd.DataFrame({"image_id": ids, "person": [f"{person:05d}" for person in people]})
+    return labels, boxes, make_images(ids), persons
+
+
+def make_images(ids, side=1024):
+    return pd.DataFrame({"image_id": ids}).assign(
+        view="PA", sex="F", age=50.0, spacing=0.143, rows=side, columns=side,
+        scale=0.25, offset_x=0.0, offset_y=0.0,
+    )  # fmt: skip
+
+
+def split_tables(tables, *, config=None, split_file=None, by_image=False):
+    labels, boxes, images, persons = tables
+    return make_split(
+        labels,
+        boxes,
+        images,
+        persons=persons,
+        split_file=split_file,
+        config=config or SplitConfig(),
+        by_image=by_image,
+    )
+
+
+def sides_of(studies):
+    return studies.set_index("image_id")["split"]
+
+
+def test_make_split_facts_add_up_and_nobody_is_on_two_sides():
+    split = split_tables(make_tables(900, 300))
+    studies = split.studies
+    assert list(studies.columns) == STUDY_COLUMNS
+    assert studies["image_id"].is_monotonic_increasing
+    assert studies.groupby("patient_id")["split"].nunique().max() == 1
+    assert studies["patient_id"].str.fullmatch("[0-9a-f]{16}").all()
+    sides = split.facts.pop("sides")
+    assert {name: sum(side[name] for side in sides.values()) for name in sides["train"]} == {
+        "images": 900,
+        "people": studies["patient_id"].nunique(),
+        "positives": 300,
+    }
+    leak = split.facts.pop("leak_if_split_by_image")
+    assert 0.8 < leak["val"] <= 1
+    assert 0.8 < leak["test"] <= 1
+    assert split.facts == {
+        "grouping": "person",
+        "images": 900,
+        "people": studies["patient_id"].nunique(),
+        "unlabelled_files": 0,
+        "labels_without_file": 0,
+        "unmapped_images": 0,
+        "images_not_in_split_file": 0,
+        "boxes_checked": 300,
+    }
+
+
+def test_make_split_without_persons_is_by_image_and_knows_no_leak():
+    labels, boxes, images, _ = make_tables(300, 50)
+    split = split_tables((labels, boxes, images, None))
+    assert split.facts["grouping"] == "image"
+    assert split.facts["people"] == 300
+    assert split.facts["leak_if_split_by_image"] is None
+
+
+def test_make_split_by_image_with_persons_tells_its_own_leak():
+    tables = make_tables(600, 200)
+    split = split_tables(tables, by_image=True)
+    studies = split.studies.merge(tables[3], on="image_id")
+    in_train = set(studies.loc[studies["split"] == "train", "person"])
+    val = studies[studies["split"] == "val"]
+    assert split.facts["grouping"] == "image"
+    assert split.facts["leak_if_split_by_image"]["val"] == val["person"].isin(in_train).mean()
+    assert (
+        split.facts["leak_if_split_by_image"]
+        == (split_tables(tables).facts["leak_if_split_by_image"])
+    )
+
+
+def test_make_split_one_image_per_person_cannot_leak():
+    labels, boxes, images, _ = make_tables(300, 50)
+    persons = pd.DataFrame({"image_id": labels["image_id"], "person": labels["image_id"]})
+    leak = split_tables((labels, boxes, images, persons)).facts["leak_if_split_by_image"]
+    assert leak == {"val": 0.0, "test": 0.0}
+
+
+def test_make_split_unmapped_image_is_a_person_of_its_own():
+    labels, boxes, images, persons = make_tables(300, 50)
+    persons = persons[persons["image_id"] != "image-00007"]
+    persons.loc[persons["image_id"] == "image-00008", "person"] = "image-00007"  # a namesake
+    split = split_tables((labels, boxes, images, persons))
+    people = split.studies.set_index("image_id")["patient_id"]
+    assert split.facts["unmapped_images"] == 1
+    assert (people == people["image-00007"]).sum() == 1
+
+
+def test_make_split_counts_files_and_labels_that_have_no_partner():
+    labels, boxes, images, persons = make_tables(300, 100)
+    split = split_tables((labels[5:], boxes, images[:-7], persons))
+    assert split.facts["unlabelled_files"] == 5
+    assert split.facts["labels_without_file"] == 7
+    assert split.facts["images"] == 288
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**40), more=st.integers(1, 400), shuffle=st.integers(0, 99))
+def test_make_split_new_data_and_their_order_move_nobody(seed, more, shuffle):
+    tables = make_tables(1200, 400)
+    config = SplitConfig(seed=seed, val_fraction=0.2, test_fraction=0.2)
+    whole = sides_of(split_tables(tables, config=config).studies)
+    fewer = [table.sample(frac=1, random_state=shuffle) for table in tables]
+    kept = fewer[0]["image_id"][:-more]
+    fewer = [table[table["image_id"].isin(kept)] for table in fewer]
+    pd.testing.assert_series_equal(
+        sides_of(split_tables(fewer, config=config).studies), whole[sorted(kept)]
+    )
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**40), val=st.floats(0.05, 0.6))
+def test_make_split_another_val_fraction_never_changes_test(seed, val):
+    tables = make_tables(600, 600)
+    config = SplitConfig(seed=seed, val_fraction=0.2, test_fraction=0.2)
+    first = split_tables(tables, config=config).studies
+    second = split_tables(tables, config=replace(config, val_fraction=val)).studies
+    assert first["image_id"][first["split"] == "test"].tolist() == (
+        second["image_id"][second["split"] == "test"].tolist()
+    )
+
+
+def test_make_split_another_seed_moves_people_but_renames_nobody():
+    tables = make_tables(600, 200)
+    first = split_tables(tables, config=SplitConfig(seed=1)).studies
+    second = split_tables(tables, config=SplitConfig(seed=2)).studies
+    assert first["patient_id"].tolist() == second["patient_id"].tolist()
+    assert 0.1 < (first["split"] != second["split"]).mean() < 0.6
+
+
+def test_place_is_uniform_and_independent_between_seeds():
+    places = np.array([[place(patient_id(str(i)), seed) for i in range(2000)] for seed in (0, 1)])
+    for row in places:
+        counts, _ = np.histogram(row, bins=10, range=(0, 1))
+        assert ((counts - 200) ** 2 / 200).sum() < 27.9  # chi-squared, 9 degrees, p = 0.001
+    assert abs(np.corrcoef(places)[0, 1]) < 3.3 / np.sqrt(2000)
+    assert places.min() >= 0
+    assert places.max() < 1
+
+
+def test_place_and_patient_id_stay_what_they_are():
+    assert patient_id("person 00010007") == "13af9d293de58d4c"
+    assert place("13af9d293de58d4c", 56) == 0.49357678477673717
+
+
+def test_make_split_split_file_is_obeyed_and_counts_what_it_leaves_out():
+    tables = make_tables(300, 300)
+    written = pd.DataFrame(
+        {
+            "image_id": tables[0]["image_id"],
+            "split": ["train"] * 200 + ["val"] * 60 + ["test"] * 40,
+        }
+    )
+    labels, boxes, images, _ = tables
+    persons = pd.DataFrame({"image_id": labels["image_id"], "person": labels["image_id"]})
+    split = split_tables((labels, boxes, images, persons), split_file=written[10:])
+    assert sides_of(split.studies).tolist() == written["split"][10:].tolist()
+    assert split.facts["images_not_in_split_file"] == 10
+    again = split.to_cite().rename(columns={"patientId": "image_id"})
+    assert split_tables((labels, boxes, images, persons), split_file=again).studies.equals(
+        split.studies
+    )
+
+
+def test_make_split_split_file_without_test_is_allowed():
+    tables = make_tables(300, 300)
+    labels, boxes, images, _ = tables
+    written = pd.DataFrame(
+        {"image_id": labels["image_id"], "split": ["train"] * 200 + ["val"] * 100}
+    )
+    split = split_tables((labels, boxes, images, None), split_file=written)
+    assert split.facts["sides"]["test"] == {"images": 0, "people": 0, "positives": 0}
+
+
+def test_make_split_person_on_two_sides_raises():
+    labels, boxes, images, persons = make_tables(300, 300)
+    persons["person"] = persons["image_id"]
+    persons.loc[[3, 250], "person"] = "torn"
+    written = pd.DataFrame(
+        {"image_id": labels["image_id"], "split": ["train"] * 200 + ["val"] * 100}
+    )
+    with pytest.raises(SplitError) as caught:
+        split_tables((labels, boxes, images, persons), split_file=written)
+    assert str(caught.value) == (
+        "1 people are on more than one side, expected none (first: image-00003 in train and "
+        "image-00250 in val). Correct the split file, or split with `--by-image`."
+    )
+    split_tables((labels, boxes, images, persons), split_file=written, by_image=True)
+
+
+@pytest.mark.parametrize("side", ["train", "val", "test"])
+@pytest.mark.parametrize("target", [True, False])
+def test_make_split_side_without_both_classes_raises(side, target):
+    labels, boxes, images, _ = make_tables(300, 300)
+    written = labels.assign(split=np.arange(300) % 4).replace(
+        {"split": {0: "train", 1: "val", 2: "test", 3: "train"}}
+    )
+    written = written[(written["split"] != side) | (written["target"] == target)]
+    with pytest.raises(SplitError, match=f"^{side}: expected images of both classes, got "):
+        split_tables((labels, boxes, images, None), split_file=written[["image_id", "split"]])
+
+
+def test_make_split_too_few_people_raises_with_the_cure():
+    tables = make_tables(12, 4)
+    with pytest.raises(SplitError, match=r"Give more data, or change `split\.val_fraction`"):
+        split_tables(tables)
+
+
+def test_make_split_nothing_to_split_raises():
+    labels, boxes, images, persons = make_tables(30, 10)
+    with pytest.raises(SplitError, match="expected images with a label, got none among 0 images"):
+        split_tables((labels, boxes, images[:0], persons))
+
+
+def test_make_split_map_of_another_data_set_raises():
+    labels, boxes, images, persons = make_tables(300, 100)
+    for wrong in (persons.assign(image_id="z" + persons["image_id"]), persons[:0]):
+        with pytest.raises(SplitError, match=r"expected a person map that names these images"):
+            split_tables((labels, boxes, images, wrong))
+
+
+def test_make_split_split_file_of_another_data_set_raises():
+    tables = make_tables(300, 100)
+    wrong = pd.DataFrame({"image_id": ["z"], "split": ["train"]})
+    with pytest.raises(SplitError, match=r"names these images \(first: image-00000\).*first: z"):
+        split_tables(tables, split_file=wrong)
+
+
+@pytest.mark.parametrize(("column", "value"), [("width", 1014.5), ("height", 1005.0)])
+def test_make_split_box_outside_its_frame_raises(column, value):
+    labels, boxes, images, persons = make_tables(300, 100)
+    boxes.loc[boxes["image_id"] == "image-00006", column] = value
+    with pytest.raises(SplitError) as caught:
+        split_tables((labels, boxes, images, persons))
+    assert "1 boxes reach outside their image, expected all inside (first: image-00006, x 10" in (
+        str(caught.value)
+    )
+    assert "in a frame of 1024 x 1024" in str(caught.value)
+
+
+def test_make_split_box_that_touches_the_edge_is_inside():
+    labels, boxes, images, persons = make_tables(300, 100)
+    split_tables((labels, boxes.assign(width=1014.0, height=1004.0), images, persons))
+
+
+def test_make_split_box_of_an_image_without_file_is_not_checked():
+    labels, boxes, images, persons = make_tables(300, 100)
+    boxes.loc[boxes["image_id"] == "image-00006", "width"] = 5000.0
+    images = images[images["image_id"] != "image-00006"]
+    assert split_tables((labels, boxes, images, persons)).facts["boxes_checked"] == 99
+
+
+def test_read_split_file_is_sorted_and_repeats_count_once(tmp_path):
+    path = tmp_path / "split.csv"
+    path.write_text("patientId,split,note\nb,val,1\na,train,2\nb,val,3\n")
+    assert read_split_file(path).to_dict("list") == {
+        "image_id": ["a", "b"],
+        "split": ["train", "val"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ("a,train\nb,dev\n", "row 3: expected a split of train, val, test, got patientId 'b', "
+                             "split 'dev'. Correct the value."),
+        ("a,train\na,val\n", "row 3: expected one side per image, got patientId 'a', split 'val'"),
+        ("", "expected rows below the header, got none"),
+    ],
+)  # fmt: skip
+def test_read_split_file_refuses_with_row_value_and_cure(tmp_path, rows, sentence):
+    path = tmp_path / "split.csv"
+    path.write_text("patientId,split\n" + rows)
+    with pytest.raises(SplitError) as caught:
+        read_split_file(path)
+    assert sentence in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def challenge():
+    """The challenge's own tables: labels, boxes, images (no pixels), persons by matched image."""
+    folder = Path(REAL, "rsna")
+    tables = read_labels(folder)
+    headers = pd.read_csv(folder / "stage_2_train_images_dicom_headers.csv")
+    images = make_images(headers["PatientID"]).assign(view=headers["ViewPosition"])
+    return tables.labels, tables.boxes, images, read_persons(folder / "rsna_to_nih_match.csv", 10.0)
+
+
+@pytest.mark.rsna
+@needs_real_data
+def test_make_split_real_challenge_by_person_shares_no_person(challenge):
+    split = split_tables(challenge)
+    persons = challenge[3]
+    assert len(persons) == 26_586
+    sides = persons.assign(split=persons["image_id"].map(sides_of(split.studies)))
+    assert sides.groupby("person")["split"].nunique().max() == 1
+    assert split.facts["images"] == 26_684
+    assert split.facts["boxes_checked"] == 9_555
+    assert split.facts["unmapped_images"] == 98
+    assert split.facts["people"] == persons["person"].nunique() + 98
+    for side, share in (("train", 0.8), ("val", 0.1), ("test", 0.1)):
+        assert split.facts["sides"][side]["images"] / 26_684 == pytest.approx(share, abs=0.01)
+
+
+@pytest.mark.rsna
+@needs_real_data
+def test_make_split_real_challenge_by_image_leaks_seven_of_ten(challenge):
+    split = split_tables(challenge, by_image=True)
+    leak = split.facts["leak_if_split_by_image"]
+    assert 0.65 <= leak["val"] <= 0.72
+    assert 0.65 <= leak["test"] <= 0.72
+    persons = challenge[3].set_index("image_id")["person"]
+    studies = split.studies.assign(person=split.studies["image_id"].map(persons))
+    train = set(studies.loc[studies["split"] == "train", "person"].dropna())
+    val = studies[studies["split"] == "val"]
+    assert leak["val"] == pytest.approx(val["person"].isin(train).mean(), abs=1e-12)
+
+
+@pytest.mark.rsna
+@needs_real_data
+def test_default_seed_has_the_best_balanced_sides_of_the_first_hundred(challenge):
+    """Balance: the largest difference, over sides, to the whole in positives or in AP films."""
+    studies = split_tables(challenge).studies
+    people, number = np.unique(studies["patient_id"], return_inverse=True)
+    marks = np.column_stack([studies["target"], studies["view"] == "AP"]).astype(float)
+    config = SplitConfig()
+    limits = [config.test_fraction, config.test_fraction + config.val_fraction]
+    worst = []
+    for seed in range(100):
+        u = np.array([place(person, seed) for person in people])
+        side = np.searchsorted(limits, u, side="right")[number]
+        rates = [marks[side == which].mean(axis=0) for which in range(3)]
+        worst.append(np.abs(rates - marks.mean(axis=0)).max())
+    assert np.argmin(worst) == config.seed
+    assert worst[config.seed] == pytest.approx(0.0076, abs=1e-4)
