@@ -1,14 +1,13 @@
 """Predictions: a checkpoint's logits, their calibration and the operating points, fitted on val.
 
 In come a checkpoint, the image pool and the studies of val and test; out go `predictions.parquet`
-(image_id, split, logit, probability) and `operating_points.json`. New files take the same way.
+(image_id, split, logit, probability) and `operating_points.json`.
 """
 
 import copy
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 
 from pneumonia.checkpoint import Checkpoint
-from pneumonia.config import ShardsConfig
 from pneumonia.errors import ConfigError, DataError
 from pneumonia.machine import Accelerator
 from pneumonia.network import normalise
-from pneumonia.shards import ImagePool, convert_files
+from pneumonia.pool import ImagePool
+from pneumonia.thresholds import operating_points
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +32,7 @@ Bools = NDArray[np.bool_]
 BATCH = 16
 
 _CALIBRATED = "Platt scaling: a and b minimise the log loss on val, with Platt's smoothed targets"
-_SHIFTED = (
-    "a is 1, b minimises the log loss on val: Platt scaling would have turned the order round"
-)
+_SHIFTED = "a is 1, b minimises the log loss on val: Platt scaling would turn the order round"
 
 
 @dataclass(frozen=True)
@@ -69,8 +66,6 @@ def predict_logits(
 ) -> Floats:
     """Logits (N,) of the pool's images at `positions` (N,), in that order.
 
-    Always in 32 bits: the figures should not depend on the machine more than they must.
-
     Raises:
         ConfigError: the pool's images are of another size than the model was trained on.
     """
@@ -80,7 +75,31 @@ def predict_logits(
             f"{checkpoint.model} was trained on, got a pool of {pool.side}. Train it again."
         )
     batches = (pool.gather(positions[i : i + BATCH]) for i in range(0, len(positions), BATCH))
-    return _logits(checkpoint, batches, accelerator, workers)
+    return logits_of(checkpoint, batches, accelerator=accelerator, workers=workers)
+
+
+@torch.inference_mode()
+def logits_of(
+    checkpoint: Checkpoint,
+    batches: Iterable[NDArray[np.uint8]],
+    *,
+    accelerator: Accelerator,
+    workers: int,
+) -> Floats:
+    """Logits (N,) of batches (at most BATCH, side, side) of whole images.
+
+    Always in 32 bits: the figures should not depend on the machine more than they must.
+    """
+    torch.set_num_threads(workers)
+    device = torch.device("cuda" if accelerator == "gpu" else "cpu")
+    model = copy.deepcopy(checkpoint.network).to(device).to(memory_format=torch.channels_last)
+    logits = [np.empty(0)]
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=False):
+        for images in batches:
+            filled = np.concatenate([images, np.repeat(images[-1:], BATCH - len(images), axis=0)])
+            inputs = normalise(torch.from_numpy(filled).to(device))
+            logits.append(model(inputs)[: len(images)].cpu().numpy().astype(np.float64))
+    return np.concatenate(logits)
 
 
 def make_predictions(studies: pd.DataFrame, logit: Floats) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -142,105 +161,6 @@ def fit_platt(logit: Floats, target: Bools) -> Calibration:
     return Calibration(1.0, float(b), _SHIFTED)
 
 
-def operating_points(probability: Floats, target: Bools) -> dict[str, dict[str, Any]]:
-    """Choose thresholds on val; an image is called positive when probability >= threshold.
-
-    Args:
-        probability: (N,) calibrated, in [0, 1].
-        target: (N,); both classes.
-
-    >>> p, y = np.array([0.1, 0.4, 0.6, 0.9]), np.array([False, True, False, True])
-    >>> [point["threshold"] for point in operating_points(p, y).values()]
-    [0.4, 0.4, 0.5]
-    """
-    thresholds = np.unique(probability)  # rising, so sensitivity falls and specificity rises
-    sensitivity = _at_least(thresholds, probability[target])
-    specificity = 1 - _at_least(thresholds, probability[~target])
-    youden = thresholds[np.argmax(sensitivity + specificity)]  # the first: the most sensitive
-    sensitive = thresholds[sensitivity >= 0.9][-1]
-    return {
-        "youden": {
-            "threshold": float(youden),
-            "rule": "largest sensitivity + specificity - 1 on val; the most sensitive if tied",
-        },
-        "sensitivity_90": {
-            "threshold": float(sensitive),
-            "rule": "highest threshold with a sensitivity of at least 0.90 on val",
-        },
-        "p_0.5": {"threshold": 0.5, "rule": "calibrated probability of at least 0.5"},
-    }
-
-
-def predict_files(
-    checkpoint: Checkpoint,
-    paths: Sequence[Path],
-    decisions: Mapping[str, Any],
-    *,
-    shards: ShardsConfig,
-    operating_point: str,
-    accelerator: Accelerator,
-    workers: int,
-) -> pd.DataFrame:
-    """Predict new DICOM files through the preprocessing that the model was trained on.
-
-    Args:
-        decisions: the content of the model's `operating_points.json`.
-        shards: how files become images; the image size is the model's own.
-
-    Returns:
-        file, image_id, logit, probability, positive, reason; a refused file has only a reason.
-    """
-    settings = replace(shards, image_size=checkpoint.image_size)
-    calibration = Calibration(**decisions["calibration"])
-    threshold = decisions["operating_points"][operating_point]["threshold"]
-    rows: list[dict[str, Any]] = []
-
-    def images() -> Iterator[NDArray[np.uint8]]:
-        """Batches of the files that can be read; `rows` fills up on the way."""
-        batch: list[NDArray[np.uint8]] = []
-        for path, image, row in convert_files(list(paths), settings):
-            reason = None if image is not None else f"{row['reason']}: {row['detail']}"
-            rows.append({"file": str(path), "image_id": row["image_id"], "reason": reason})
-            if image is not None:
-                batch.append(image)
-            if len(batch) == BATCH:
-                yield np.stack(batch)
-                batch = []
-        if batch:
-            yield np.stack(batch)
-
-    logit = _logits(checkpoint, images(), accelerator, workers)
-    columns = ["file", "image_id", "logit", "probability", "positive", "reason"]
-    table = pd.DataFrame(rows).reindex(columns=columns)
-    probability = calibration.probability(logit)
-    table["positive"] = table["positive"].astype("boolean")
-    read = table["reason"].isna()
-    table.loc[read, "logit"] = logit
-    table.loc[read, "probability"] = probability
-    table.loc[read, "positive"] = probability >= threshold
-    return table
-
-
-@torch.inference_mode()
-def _logits(
-    checkpoint: Checkpoint,
-    batches: Iterator[NDArray[np.uint8]],
-    accelerator: Accelerator,
-    workers: int,
-) -> Floats:
-    """Logits of batches of at most BATCH images each."""
-    torch.set_num_threads(workers)
-    device = torch.device("cuda" if accelerator == "gpu" else "cpu")
-    model = copy.deepcopy(checkpoint.network).to(device, memory_format=torch.channels_last)
-    logits = [np.empty(0)]
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=False):
-        for images in batches:
-            filled = np.concatenate([images, np.repeat(images[-1:], BATCH - len(images), axis=0)])
-            inputs = normalise(torch.from_numpy(filled).to(device))
-            logits.append(model(inputs)[: len(images)].cpu().numpy().astype(np.float64))
-    return np.concatenate(logits)
-
-
 def _fit_logistic(design: Floats, offset: Floats, goal: Floats) -> Floats:
     """Coefficients (k,) of goal ~ sigmoid(design @ coefficients + offset) by damped Newton."""
 
@@ -266,11 +186,4 @@ def _fit_logistic(design: Floats, offset: Floats, goal: Floats) -> Floats:
 
 def _sigmoid(margin: Floats) -> Floats:
     result: Floats = np.exp(-np.logaddexp(0, -margin))
-    return result
-
-
-def _at_least(thresholds: Floats, values: Floats) -> Floats:
-    """Fraction of `values` that are at least each threshold."""
-    below = np.searchsorted(np.sort(values), thresholds, side="left")
-    result: Floats = 1 - below / len(values)
     return result

@@ -1,0 +1,206 @@
+"""Training: fit one model and keep the weights of its best epoch on val.
+
+In come a `TrainingJob` and the image pool; out go `checkpoint.ckpt` and `history.csv`. Run as
+
+    python -m pneumonia.training JOB.json
+
+it is the child process of `pneumonia.trainer_process`, which says what it prints and how it ends.
+
+Lightning runs what is left of the epochs; where they begin is told by the resume point alone.
+"""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as lightning
+import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pneumonia import checkpoint, network, resume
+from pneumonia import config as configuration
+from pneumonia.artifacts import Facts, digest_file, read_table
+from pneumonia.batches import TrainingData, open_source
+from pneumonia.checkpoint import Checkpoint
+from pneumonia.child_process import EventLog, Stop, end_with_parent
+from pneumonia.errors import ConfigError, PneumoniaError, TrainingError
+from pneumonia.fitting import Fit, StoppedError
+from pneumonia.machine import workers
+from pneumonia.network import MEAN, STD, Classifier
+from pneumonia.pool import ImagePool
+from pneumonia.trainer_process import OnEpoch, TrainingJob
+
+logger = logging.getLogger(__name__)
+
+_PRECISIONS: dict[str, Literal["32-true", "bf16-mixed"]] = {"32": "32-true", "bf16": "bf16-mixed"}
+
+
+def train(job: TrainingJob, *, on_epoch: OnEpoch, stop: Stop) -> Facts:
+    """Fit a model as the job says, going on from its last resume point.
+
+    Returns:
+        model, epochs run, the best epoch with its val_loss and val_auroc, parameters.
+
+    Raises:
+        TrainingError: a class is missing, or a loss is not finite.
+        ConfigError: weights, accelerator or devices that cannot be had.
+        StoppedError: `stop` was set.
+    """
+    device = _prepare_machine(job)
+    studies = read_table(Path(job.studies)).sort_values("image_id", ignore_index=True)
+    pool = ImagePool(Path(job.pool), studies)
+    train_rows, val_rows = (_rows_of(studies, side) for side in ("train", "val"))
+    resumed = resume.load(Path(job.state))
+    progress = resume.Progress(resumed)
+    data = TrainingData(
+        open_source(pool, device, workers(job.config)),
+        studies["target"].to_numpy(dtype=np.bool_),
+        train_rows,
+        val_rows,
+        job.config,
+        first_epoch=progress.epoch,
+        first_step=progress.step,
+    )
+    model, settings = _build(job)
+    image_ids = studies["image_id"].tolist()
+    fit = Fit(model, job, image_ids, data, resumed, on_epoch, stop)
+    logger.info(
+        "Training %s on %d images (val %d), from epoch %d, step %d.",
+        job.model, len(train_rows), len(val_rows), progress.epoch + 1, progress.step + 1,
+    )  # fmt: skip
+    if not progress.finished(job.config):
+        lightning.Trainer(
+            accelerator=job.accelerator,
+            devices=1,
+            precision=_PRECISIONS[job.precision],
+            max_epochs=job.config.training.epochs - progress.epoch,
+            plugins=[LightningEnvironment()],  # whatever cluster this runs on: one process
+            reload_dataloaders_every_n_epochs=1,
+            num_sanity_val_steps=0,
+            # Each of these costs up to 2 ms a step and does nothing here.
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        ).fit(fit, datamodule=data)
+    return _write(job, fit, settings)
+
+
+def main(arguments: list[str]) -> int:
+    """Carry out a job as a child process; the exit status."""
+    stop = Stop()
+    stop.listen()
+    end_with_parent()
+    events = EventLog()
+    logging.getLogger("pneumonia").setLevel(logging.INFO)
+    logging.getLogger().addHandler(events)
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    try:
+        facts = train(TrainingJob.read(Path(arguments[0])), on_epoch=events.tell, stop=stop)
+    except StoppedError:
+        return 128 + (stop.signal or 0)
+    except PneumoniaError as error:
+        events.tell({"error": {"type": type(error).__name__, "message": str(error)}})
+        return 1
+    except OSError as error:
+        told = {"type": "OSError", "errno": error.errno, "message": str(error)}
+        events.tell({"error": told})
+        return 1
+    except Exception as error:  # a bug: its traceback goes to standard error
+        events.tell({"error": {"type": type(error).__name__, "message": str(error)}})
+        raise
+    events.tell({"facts": facts})
+    return 0
+
+
+def _prepare_machine(job: TrainingJob) -> torch.device:
+    """Set torch up for this process and name the device."""
+    if job.config.runtime.devices > 1:
+        raise ConfigError(
+            f"runtime.devices: expected 1, got {job.config.runtime.devices}: "
+            "a training runs on one device."
+        )
+    torch.set_num_threads(workers(job.config))
+    torch.set_flush_denormal(True)  # vanishing weights would slow a CPU down a hundredfold
+    if job.accelerator == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            "runtime.accelerator: there is a GPU but this torch cannot use it "
+            f"(version {torch.__version__}). Install its CUDA build, or set "
+            "runtime.accelerator=cpu."
+        )
+    torch.backends.cudnn.benchmark = True
+    return torch.device("cuda", 0)
+
+
+def _rows_of(studies: pd.DataFrame, side: str) -> NDArray[np.int64]:
+    """Positions of a side's studies.
+
+    Raises:
+        TrainingError: a class is missing there.
+    """
+    rows = np.flatnonzero(studies["split"] == side)
+    positives = int(studies["target"].iloc[rows].sum())
+    if not 0 < positives < len(rows):
+        raise TrainingError(
+            f"{side}: expected images of both classes, got {positives} positives of "
+            f"{len(rows)} images. Give more data or another split."
+        )
+    return rows
+
+
+def _build(job: TrainingJob) -> tuple[Classifier, dict[str, Any]]:
+    """The model with its first weights, and the settings that the checkpoint tells."""
+    settings = configuration.as_dict(job.config.training) | {"precision": job.precision}
+    del settings["retrain_after"]  # says when to train, not how
+    weights: str | dict[str, Tensor] = job.config.training.weights
+    if weights not in {"imagenet", "none"}:
+        path = Path(job.config.training.weights)
+        weights = checkpoint.read_weights(path)
+        settings["weights"] = f"sha256:{digest_file(path)}"  # no path: the same run, the same bytes
+    torch.manual_seed(job.config.training.seed)
+    fine_maps = job.config.training.fine_maps
+    model = network.build(job.model, weights=weights, fine_maps=fine_maps)
+    return model.to(memory_format=torch.channels_last), settings
+
+
+def _write(job: TrainingJob, fit: Fit, settings: dict[str, Any]) -> Facts:
+    """Write the best epoch's checkpoint and the history."""
+    best = dict(fit.progress.best or {})
+    tensors = best.pop("state_dict")
+    fine_maps = job.config.training.fine_maps
+    model = network.build(job.model, weights=tensors, fine_maps=fine_maps)
+    output = Path(job.output)
+    checkpoint.save(
+        Checkpoint(
+            model=job.model,
+            network=model,
+            image_size=job.config.shards.image_size,
+            crop_size=job.config.crop_size,
+            mean=MEAN,
+            std=STD,
+            fine_maps=fine_maps,
+            training=settings,
+            **best,
+        ),
+        output / "checkpoint.ckpt",
+    )
+    pd.DataFrame(fit.progress.history).to_csv(output / "history.csv", index=False)
+    return {
+        "model": job.model,
+        "epochs": len(fit.progress.history),
+        "epoch": best["epoch"],
+        "val_loss": best["val_loss"],
+        "val_auroc": best["val_auroc"],
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
