@@ -4,7 +4,6 @@ In: a file's bytes. Out: (side, side) uint8 and the columns that are known of it
 there is no image.
 """
 
-import dataclasses
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -56,12 +55,10 @@ def convert(data: bytes, image_id: str, recipe: Recipe, into: NDArray[np.uint8])
     film = read(data, accept=recipe.accept, window=recipe.window, side=recipe.side)
     header = film.header
     into[:] = fit(render(film.pixels, film.rule), recipe.side, film.scale)
-    row = dataclasses.asdict(header) | dataclasses.asdict(
-        geometry(header.rows, header.columns, recipe.side)
-    )
+    row = vars(header) | vars(geometry(header.rows, header.columns, recipe.side))
     patient = row.pop("patient")
     return row | {
-        "pixel_digest": digest(into.tobytes() + recipe.side.to_bytes(4, "little")),
+        "pixel_digest": digest(into.data, recipe.side.to_bytes(4, "little")),
         "patient_differs": bool(patient) and patient != image_id,
         "decoder": film.decoder,
     }

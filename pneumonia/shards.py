@@ -9,7 +9,7 @@ of the batch; that of a refused file stays black and nothing points at it.
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
@@ -126,19 +126,30 @@ def plan_batches(files: pd.DataFrame, index: pd.DataFrame, images_per_shard: int
     return [tuple(rows[start : start + images_per_shard]) for start in starts]
 
 
-def batch_identity(batch: Batch) -> list[Any]:
-    """What a batch is, for its key: image_ids and contents, not where the files lie."""
+def batch_identity(batch: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """What a batch is, for its key: image_ids and contents, not where the files lie.
+
+    A file that a passing fault cut short makes another batch of the same files, so that it is
+    tried again.
+    """
+    files = (BatchFile(*entry) for entry in batch)
     return [
-        [file.image_id, file.digest, *([file.attempt] if file.attempt else [])] for file in batch
+        [file.image_id, file.digest, *([file.attempt] if file.attempt else [])] for file in files
     ]
 
 
 def convert_batch(
-    batch: Batch, images: Path, config: ShardsConfig, output: Path, *, workers: int
+    batch: Iterable[tuple[Any, ...]],
+    images: Path,
+    config: ShardsConfig,
+    output: Path,
+    *,
+    workers: int,
 ) -> Facts:
     """Convert a batch into one shard.
 
     Args:
+        batch: of `plan_batches`, or its entries as plain tuples.
         images: the folder that `file` of the batch is relative to.
         output: an existing folder, receives `images.npy` and `rows.parquet`.
         workers: threads.
@@ -146,19 +157,19 @@ def convert_batch(
     Returns:
         Counts of `images` and `refused` files and the `bytes` read.
     """
-    recipe = _recipe(config)
-    shape = (len(batch), recipe.side, recipe.side)
+    recipe, files = _recipe(config), [BatchFile(*entry) for entry in batch]
+    shape = (len(files), recipe.side, recipe.side)
     pixels = open_memmap(output / IMAGES, mode="w+", dtype=np.uint8, shape=shape)
-    rows: list[Row] = [{} for _ in batch]
-    sizes = [0] * len(batch)
+    rows: list[Row] = [{} for _ in files]
+    sizes = [0] * len(files)
     turn, stop = count(), threading.Event()
 
     def work() -> None:
-        while (place := next(turn)) < len(batch) and not stop.is_set():
-            rows[place], sizes[place] = _convert_one(batch[place], images, recipe, pixels[place])
+        while (place := next(turn)) < len(files) and not stop.is_set():
+            rows[place], sizes[place] = _convert_one(files[place], images, recipe, pixels[place])
 
     # One long task a thread: a task an image would cost as much as its header.
-    workers = max(1, min(workers, len(batch)))
+    workers = max(1, min(workers, len(files)))
     cv2.setNumThreads(0)
     with ThreadPoolExecutor(workers, thread_name_prefix="convert") as threads:
         futures = [threads.submit(work) for _ in range(workers)]
@@ -168,29 +179,27 @@ def convert_batch(
         finally:
             stop.set()
     pixels.flush()
-    table = _rows_table(batch, rows)
+    table = _rows_table(files, rows)
     write_table(table, output / ROWS)
     good = int(table["reason"].isna().sum())
-    return {"images": good, "refused": len(batch) - good, "bytes": sum(sizes)}
+    return {"images": good, "refused": len(files) - good, "bytes": sum(sizes)}
 
 
 def images_table(files: pd.DataFrame, index: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Join the files that stand now with what is known of their contents.
 
+    A file that was never converted came after the batches were planned: it is told in the log and
+    left to the next run.
+
     Returns:
         `images.parquet` and `quarantine.parquet`.
-
-    Raises:
-        ShardError: a file that was never converted.
     """
     found = files[files["digest"].notna()].rename(columns={"digest": "file_digest"})
     known = found[["file", *_KEY]].merge(index, on=_KEY, how="left", indicator=True)
-    unknown = known[known["_merge"] == "left_only"]
-    if len(unknown):
-        raise ShardError(
-            f"{len(unknown)} files are not in the pool (first: {unknown['file'].iloc[0]}). "
-            "Run the pipeline again to convert them."
-        )
+    new = known["_merge"] == "left_only"
+    if new.any():
+        logger.warning("%d files are not converted yet and left to the next run.", new.sum())
+    known = known[~new]
     good = known["reason"].isna()
     images = known.loc[good, _TABLE_COLUMNS].sort_values("image_id", ignore_index=True)
     whole = {**dict.fromkeys([*COUNTS, "row"], "int64"), "patient_differs": "bool"}
@@ -269,12 +278,12 @@ def _convert_one(
         return refused(error), len(data)
 
 
-def _rows_table(batch: Batch, rows: list[Row]) -> pd.DataFrame:
+def _rows_table(files: Sequence[BatchFile], rows: list[Row]) -> pd.DataFrame:
     """`rows.parquet`: the same columns and types whatever was found."""
     table = pd.DataFrame(rows, columns=[*COLUMNS, "reason", "detail"])
-    table.insert(0, "image_id", [file.image_id for file in batch])
-    table.insert(1, "file_digest", [file.digest for file in batch])
-    table.insert(2, "row", np.arange(len(batch)))
+    table.insert(0, "image_id", [file.image_id for file in files])
+    table.insert(1, "file_digest", [file.digest for file in files])
+    table.insert(2, "row", np.arange(len(files)))
     return table.astype(_DTYPES)
 
 
