@@ -6,7 +6,6 @@ No path, no time and no code is in the file, and only tensors and plain values a
 
 import dataclasses
 import io
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,12 @@ import torch
 from torch import Tensor
 
 from pneumonia import network
-from pneumonia.errors import ConfigError, CorruptArtifactError
-from pneumonia.network import Classifier
+from pneumonia.errors import ConfigError, CorruptArtifactError, PneumoniaError
+from pneumonia.network import UNREADABLE, Classifier
 
 FORMAT = 1
+
+_OTHER_WEIGHTS = "Give another file as training.weights, or `none`."
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def load(path: Path) -> Checkpoint:
         CorruptArtifactError: the file is torn, holds more than tensors and plain values, or its
             tensors are not those of the model that it names.
     """
-    content = _read(path, CorruptArtifactError)
+    content = _read(path, CorruptArtifactError, "Train the model again.")
     if content.get("format") != FORMAT:
         raise CorruptArtifactError(
             f"{path}: expected a checkpoint of format {FORMAT}, got {content.get('format')!r}. "
@@ -94,10 +95,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         ConfigError: there is no such file, or it holds something else.
     """
-    content = _read(path, ConfigError)
+    content = _read(path, ConfigError, _OTHER_WEIGHTS)
     tensors = content.get("state_dict", content)
     if not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-        raise ConfigError(f"{path}: expected tensors by name, got other values.")
+        raise ConfigError(f"{path}: expected tensors by name, got other values. {_OTHER_WEIGHTS}")
     return dict(tensors)
 
 
@@ -116,14 +117,14 @@ def plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _read(path: Path, error_class: type[Exception]) -> dict[str, Any]:
+def _read(path: Path, error_class: type[PneumoniaError], cure: str) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
+    except UNREADABLE as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise error_class(
-            f"{path}: expected a file of tensors and plain values, got {reason}"
+            f"{path}: expected a file of tensors and plain values, got {reason}. {cure}"
         ) from error
     if not isinstance(content, dict):
-        raise error_class(f"{path}: expected named tensors, got {type(content).__name__}.")
+        raise error_class(f"{path}: expected named tensors, got {type(content).__name__}. {cure}")
     return content

@@ -8,6 +8,7 @@ in `MODELS`.
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from pickle import UnpicklingError  # an exception to catch, the module is not used
 from types import MappingProxyType
 
 import numpy as np
@@ -21,6 +22,9 @@ from pneumonia.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 Tensors = Mapping[str, Tensor]
+
+UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, LookupError, UnpicklingError)
+"""What torch raises for a file that is missing, torn or something else."""
 
 # ImageNet's statistics per channel (red, green, blue), as torchvision's weights expect them,
 # on a scale of 0 to 1; a grey image is normalised with their means.
@@ -153,7 +157,7 @@ def build(name: str, *, weights: str | Tensors = "none", fine_maps: bool = False
         raise ConfigError(f"training.weights: expected `imagenet`, `none` or a file, got {weights}")
     try:
         model = MODELS[name](fine_maps=fine_maps, imagenet=weights == "imagenet")
-    except (OSError, RuntimeError) as error:  # torch tells of a damaged download by RuntimeError
+    except UNREADABLE as error:
         raise ConfigError(
             f"training.weights: expected torchvision's ImageNet weights of {name}, got {error}. "
             "Set training.weights=none to start from random ones, or training.weights=FILE to a "

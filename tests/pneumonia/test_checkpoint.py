@@ -1,0 +1,133 @@
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from pneumonia import checkpoint, network
+from pneumonia.checkpoint import Checkpoint
+from pneumonia.errors import ConfigError, CorruptArtifactError
+
+
+@pytest.fixture
+def trained():
+    torch.manual_seed(0)
+    return Checkpoint(
+        model="custom_cnn",
+        network=network.build("custom_cnn").eval(),
+        image_size=64,
+        crop_size=56,
+        mean=network.MEAN,
+        std=network.STD,
+        fine_maps=False,
+        epoch=3,
+        val_loss=0.4,
+        val_auroc=0.9,
+        training={"epochs": 5, "precision": "32"},
+    )
+
+
+@pytest.fixture
+def saved(trained, tmp_path):
+    path = tmp_path / "checkpoint.ckpt"
+    checkpoint.save(trained, path)
+    return path
+
+
+def test_load_gives_back_what_save_wrote(trained, saved):
+    loaded = checkpoint.load(saved)
+    inputs = torch.randn(2, 1, 64, 64)
+    assert torch.equal(loaded.network(inputs), trained.network(inputs))
+    assert not loaded.network.training
+    assert dataclasses.replace(loaded, network=trained.network) == trained
+
+
+def test_save_same_weights_gives_same_bytes_whatever_the_path_and_layout(trained, saved, tmp_path):
+    trained.network.to(memory_format=torch.channels_last)
+    checkpoint.save(trained, tmp_path / "another name.bin")
+    assert (tmp_path / "another name.bin").read_bytes() == saved.read_bytes()
+
+
+def test_save_in_another_process_gives_same_bytes(saved, tmp_path):
+    code = (
+        "import sys, pathlib; from pneumonia import checkpoint;"
+        "source, target = map(pathlib.Path, sys.argv[1:]);"
+        "checkpoint.save(checkpoint.load(source), target)"
+    )
+    again = tmp_path / "again.ckpt"
+    subprocess.run([sys.executable, "-c", code, saved, again], check=True)
+    assert again.read_bytes() == saved.read_bytes()
+
+
+def test_loads_with_torch_alone(saved):
+    content = torch.load(saved, weights_only=True)
+    assert content["model"] == "custom_cnn"
+    assert content["training"] == {"epochs": 5, "precision": "32"}
+    assert content["state_dict"]["head.weight"].shape == (1, 144)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.001, 0.5, 0.99])
+def test_load_torn_file_raises(saved, fraction):
+    whole = saved.read_bytes()
+    saved.write_bytes(whole[: int(len(whole) * fraction)])
+    with pytest.raises(CorruptArtifactError, match=r"checkpoint.ckpt: expected a file of tensors"):
+        checkpoint.load(saved)
+
+
+def test_load_refuses_code(tmp_path):
+    path = tmp_path / "checkpoint.ckpt"
+    torch.save({"format": 1, "model": print}, path)
+    with pytest.raises(CorruptArtifactError, match="tensors and plain values"):
+        checkpoint.load(path)
+
+
+def test_load_refuses_a_newer_format(saved):
+    content = torch.load(saved, weights_only=True)
+    torch.save(content | {"format": 2}, saved)
+    with pytest.raises(CorruptArtifactError, match="of format 1, got 2"):
+        checkpoint.load(saved)
+
+
+def test_load_refuses_tensors_of_another_model_by_name(saved):
+    content = torch.load(saved, weights_only=True)
+    torch.save(content | {"model": "resnet18"}, saved)
+    with pytest.raises(CorruptArtifactError, match=r"missing 120 \(first: body.bn1.bias\)"):
+        checkpoint.load(saved)
+
+
+def test_load_refuses_a_checkpoint_without_its_figures(saved):
+    content = torch.load(saved, weights_only=True)
+    del content["val_loss"]
+    torch.save(content, saved)
+    with pytest.raises(CorruptArtifactError, match="val_loss"):
+        checkpoint.load(saved)
+
+
+def test_read_weights_of_a_checkpoint_and_of_bare_tensors(trained, saved, tmp_path):
+    expected = trained.network.state_dict()
+    bare = tmp_path / "bare.pth"
+    torch.save(expected, bare)
+    for path in (saved, bare):
+        weights = checkpoint.read_weights(path)
+        assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
+
+
+def test_read_weights_of_something_else_raises(tmp_path):
+    path = tmp_path / "weights.pth"
+    with pytest.raises(ConfigError, match=r"weights.pth: expected a file of tensors"):
+        checkpoint.read_weights(path)
+    torch.save({"epoch": 3}, path)
+    with pytest.raises(ConfigError, match="expected tensors by name"):
+        checkpoint.read_weights(path)
+    torch.save([1, 2], path)
+    with pytest.raises(ConfigError, match="expected named tensors, got list"):
+        checkpoint.read_weights(path)
+
+
+def test_plain_tensors_share_no_memory():
+    tensor = torch.zeros(4)
+    copies = checkpoint.plain_tensors({"a": tensor, "b": tensor[:2]})
+    tensor += 1
+    assert copies["a"].sum() == 0
+    assert copies["b"].untyped_storage().nbytes() == 8
