@@ -31,10 +31,12 @@ def operating_points(probability: Floats, target: Bools) -> dict[str, dict[str, 
     if target.all() or not target.any():
         raise ValueError("expected targets of both classes, got one")
     thresholds = np.unique(probability)  # rising, so sensitivity falls and specificity rises
-    sensitivity = _at_least(thresholds, probability[target])
-    specificity = 1 - _at_least(thresholds, probability[~target])
-    youden = thresholds[np.argmax(sensitivity + specificity)]  # the first: the most sensitive
-    sensitive = thresholds[sensitivity >= 0.9][-1]
+    hits = _at_least(thresholds, probability[target])
+    alarms = _at_least(thresholds, probability[~target])
+    n_positive, n_negative = int(target.sum()), int((~target).sum())
+    # in whole numbers, so that equals are equal; argmax takes the first, the most sensitive
+    youden = thresholds[np.argmax(hits * n_negative - alarms * n_positive)]
+    sensitive = thresholds[hits * 10 >= n_positive * 9][-1]
     return {
         "youden": {
             "threshold": float(youden),
@@ -48,8 +50,6 @@ def operating_points(probability: Floats, target: Bools) -> dict[str, dict[str, 
     }
 
 
-def _at_least(thresholds: Floats, values: Floats) -> Floats:
-    """Fraction of `values` that are at least each threshold."""
-    below = np.searchsorted(np.sort(values), thresholds, side="left")
-    fraction: Floats = 1 - below / len(values)
-    return fraction
+def _at_least(thresholds: Floats, values: Floats) -> NDArray[np.int64]:
+    """How many of `values` are at least each threshold."""
+    return len(values) - np.searchsorted(np.sort(values), thresholds, side="left")
