@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pneumonia.dicom import read
 from pneumonia.errors import DicomError
-from pneumonia.inventory import digest
+from pneumonia.files import digest
 from pneumonia.preprocess import fit, geometry, render
 
 TEXT = ("view", "sex", "modality", "photometric", "transfer_syntax", "decoder")

@@ -25,7 +25,8 @@ from pneumonia.artifacts import Facts, find_damage, read_manifest, read_table, w
 from pneumonia.config import ShardsConfig, as_dict
 from pneumonia.conversion import COLUMNS, COUNTS, DECIMALS, TEXT, Recipe, Row, convert, refused
 from pneumonia.errors import CorruptArtifactError, DicomError, ShardError
-from pneumonia.inventory import NOT_YET, digest, list_dicom, read_file, scan
+from pneumonia.files import digest, read_file
+from pneumonia.inventory import NOT_YET, list_dicom, scan
 from pneumonia.pool import IMAGES, ImagePool
 
 __all__ = [
