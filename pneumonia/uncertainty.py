@@ -6,13 +6,13 @@ person resemble each other, so people are drawn, not images: an interval over im
 narrow. Pure arrays.
 """
 
-import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pneumonia.machine import cores
 from pneumonia.metrics import Array, Bools, check_columns
 
 Counts = NDArray[np.uint16]
@@ -57,7 +57,7 @@ def bootstrap(figures: Figures, person: NDArray[np.int64], counts: Counts) -> di
     def compute(block: Counts) -> Mapping[str, Array]:
         return figures(np.take(block, person, 1).astype(np.float64))
 
-    with ThreadPoolExecutor(_threads(len(blocks))) as pool:  # numpy lets go of the interpreter
+    with ThreadPoolExecutor(cores()) as pool:  # numpy lets go of the interpreter
         parts = list(pool.map(compute, blocks))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -141,7 +141,3 @@ def _placements(score: Array, target: Bools) -> Array:
         up_to = np.searchsorted(others, mine, side="right")
         placements[side] = (below + up_to) / 2 / len(others)
     return placements
-
-
-def _threads(blocks: int) -> int:
-    return max(1, min(blocks, len(os.sched_getaffinity(0))))
