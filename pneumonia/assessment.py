@@ -32,6 +32,8 @@ Figure = dict[str, Any]
 Samples = dict[str, Array]
 
 RATES = ("accuracy", "precision", "recall", "specificity", "npv", "f1", "balanced_accuracy")
+MIN_PEOPLE = 10
+"""People below which a bootstrap over them is no interval: it can only repeat the few it has."""
 WITHOUT_INTERVAL = ("ece", "ece_uncalibrated")
 PREVALENCES = (0.05, 0.10, 0.225)
 """Shares of positives at which PPV and NPV are told again: those of the challenge were raised."""
@@ -87,14 +89,14 @@ Thresholds = Mapping[str, Mapping[str, Any]]
 
 
 def assess(
-    side: Side, answers: Answers, points: Thresholds, chosen: str, *, min_class: int = 0
+    side: Side, answers: Answers, points: Thresholds, chosen: str, *, withheld: str | None = None
 ) -> tuple[dict[str, Any], Samples]:
     """Compute the block `M` of one model on one side or a part of it.
 
     Args:
         points: operating points.
         chosen: the one whose confusion matrix and rates stand in the block itself.
-        min_class: with fewer images of either class every figure is null: too small.
+        withheld: why every figure is to be null, if so; counts are told all the same.
 
     Returns:
         the block, and the resampled values of its figures for paired comparisons.
@@ -104,19 +106,22 @@ def assess(
     compute = _figures(side.target, answers, called)
     values = {name: float(value[0]) for name, value in compute(np.ones((1, n))).items()}
     values |= _calibration_errors(side.target, answers)
-    barrier = _barrier(n, positives, min_class)
+    barrier = withheld if n else "no image"
     samples = (
         bootstrap(compute, side.person, side.counts)
         if side.counts is not None and barrier is None
         else {}
     )
+    people = len(np.unique(side.person))
 
     def told(name: str) -> Figure:
         if barrier is not None:
             return figure(math.nan, reason=barrier)
         no_interval = side.counts is None or name in WITHOUT_INTERVAL
         why = _why_undefined(name, answers)
-        return figure(values[name], None if no_interval else samples.get(name), reason=why)
+        return figure(
+            values[name], None if no_interval else samples.get(name), people=people, reason=why
+        )
 
     def at(name: str) -> dict[str, Any]:
         counts = confusion(side.target, called[name])
@@ -152,12 +157,19 @@ def assess(
     return block, samples
 
 
-def figure(value: float, samples: Array | None = None, *, reason: str | None = None) -> Figure:
+def figure(
+    value: float,
+    samples: Array | None = None,
+    *,
+    people: int = MIN_PEOPLE,
+    reason: str | None = None,
+) -> Figure:
     """A value with its interval, or with the reason why either is missing.
 
     Args:
         value: NaN where undefined.
         samples: (R,) resampled values; None where no interval is meant.
+        people: whom the value comes from; of fewer than `MIN_PEOPLE` there is no interval.
         reason: why the value is undefined, if it is.
 
     >>> figure(0.5)
@@ -167,9 +179,10 @@ def figure(value: float, samples: Array | None = None, *, reason: str | None = N
         return {"value": None, "low": None, "high": None, "reason": reason or "undefined"}
     if samples is None:
         return {"value": value, "low": None, "high": None, "reason": None}
-    interval = percentile_interval(samples)
+    interval = percentile_interval(samples) if people >= MIN_PEOPLE else None
     if interval is None:
-        return {"value": value, "low": None, "high": None, "reason": _why_no_interval(samples)}
+        why = _why_no_interval(samples, people)
+        return {"value": value, "low": None, "high": None, "reason": why}
     return {"value": value, "low": interval[0], "high": interval[1], "reason": None}
 
 
@@ -220,15 +233,6 @@ def _calibration_errors(target: Bools, answers: Answers) -> dict[str, float]:
     }
 
 
-def _barrier(n: int, positives: int, min_class: int) -> str | None:
-    """Why no figure of these images is shown, if so."""
-    if not n:
-        return "no image"
-    if min(positives, n - positives) < min_class:
-        return f"too small: {positives} positive of {n}, at least {min_class} of each class needed"
-    return None
-
-
 def _why_undefined(name: str, answers: Answers) -> str:
     if name.endswith("_uncalibrated") and answers.raw is None:
         return "a control has no logit to calibrate"
@@ -238,7 +242,9 @@ def _why_undefined(name: str, answers: Answers) -> str:
     return UNDEFINED[(rate or name).removesuffix("_uncalibrated")]
 
 
-def _why_no_interval(samples: Array) -> str:
+def _why_no_interval(samples: Array, people: int) -> str:
+    if people < MIN_PEOPLE:
+        return f"no interval: {people} people, at least {MIN_PEOPLE} needed"
     if not len(samples):
         return "no interval: no resamples were asked for (evaluation.n_resamples is 0)"
     return f"no interval: undefined in {int(np.isnan(samples).sum())} of {len(samples)} resamples"

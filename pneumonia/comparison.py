@@ -35,7 +35,7 @@ def compare_models(
             difference = samples[a][name] - samples[b][name] if known else None
             scores = [answers[model]["test"].log_odds for model in (a, b)]
             check = _obuchowski(scores[0], scores[1], side) if name == "auroc" else None
-            yield _comparison(a, b, name, values, difference) | {"check": check}
+            yield _comparison(a, b, name, values, difference, side) | {"check": check}
 
 
 def added_by_image(
@@ -68,24 +68,32 @@ def added_by_image(
         resampled = {} if test.counts is None else bootstrap(difference, test.person, test.counts)
         values = [float(ranking.auroc()) for ranking in rankings]
         yield _comparison(
-            f"metadata_only + {model}", "metadata_only", "auroc", values, resampled.get("auroc")
+            f"metadata_only + {model}",
+            "metadata_only",
+            "auroc",
+            values,
+            resampled.get("auroc"),
+            test,
         ) | {"check": _obuchowski(joint, alone, test)}
 
 
 def _comparison(
-    a: str, b: str, name: str, values: list[float], samples: Array | None
+    a: str, b: str, name: str, values: list[float], samples: Array | None, side: Side
 ) -> dict[str, Any]:
     known = None not in values and not np.isnan(values).any()
+    people = len(np.unique(side.person))
+    difference = figure(
+        values[0] - values[1] if known else math.nan,
+        samples,
+        people=people,
+        reason="one of the two is undefined",
+    )
     return {
         "a": a,
         "b": b,
         "figure": name,
-        "difference": figure(
-            values[0] - values[1] if known else math.nan,
-            samples,
-            reason="one of the two is undefined",
-        ),
-        "p": None if samples is None or not known else bootstrap_p(samples),
+        "difference": difference,
+        "p": None if samples is None or difference["low"] is None else bootstrap_p(samples),
     }
 
 

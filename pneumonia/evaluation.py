@@ -19,6 +19,7 @@ from pneumonia.config import EvaluationConfig
 from pneumonia.controls import metadata_log_odds, plausible_age, spacing_values
 from pneumonia.errors import StaleArtifactError
 from pneumonia.metrics import Bools
+from pneumonia.thresholds import NAMES
 from pneumonia.thresholds import operating_points as choose_points
 from pneumonia.uncertainty import resample_people
 
@@ -30,7 +31,9 @@ MIN_SHARE = 0.01
 """Share of the test images below which a pixel spacing is no subgroup of its own."""
 AGE_BANDS = ((0, 17), (18, 39), (40, 64), (65, 120))
 """Years, both ends included; below 18 the chest and its diseases are others."""
-NEVER: Thresholds = {"never": {"threshold": math.inf, "rule": "no image is called positive"}}
+NEVER: Thresholds = {
+    name: {"threshold": math.inf, "rule": "no image is called positive"} for name in NAMES
+}
 
 
 def evaluate(
@@ -131,13 +134,13 @@ def _data(studies: pd.DataFrame, facts: Mapping[str, Any]) -> dict[str, Any]:
 
     everything = count(studies)
     return {
+        **facts,
         "images": everything["images"],
         "people": everything["people"],
         "prevalence": everything["positives"] / len(studies) if len(studies) else None,
         "sides": {
             side: count(studies[studies["split"] == side]) for side in ("train", "val", "test")
         },
-        **facts,
     }
 
 
@@ -152,20 +155,24 @@ def _metadata(studies: pd.DataFrame, rows: Mapping[str, pd.DataFrame]) -> dict[s
 def _controls(
     sides: Mapping[str, Side], metadata: Mapping[str, Answers] | None, config: EvaluationConfig
 ) -> dict[str, Any]:
-    test = sides["test"]
-    silent = Answers.of_control(np.full(len(test.target), -np.inf))
-    controls: dict[str, Any] = {
-        "always_negative": {"test": assess(test, silent, NEVER, "never")[0]},
-        "metadata_only": None,
-    }
+    def silent(side: Side) -> Answers:
+        return Answers.of_control(np.full(len(side.target), -np.inf))
+
+    chosen = config.operating_point
+    always_negative, _ = assess(sides["test"], silent(sides["test"]), NEVER, chosen)
     val = sides["val"].target
-    if metadata is not None and val.any() and not val.all():
-        points = choose_points(metadata["val"].probability, val)
-        controls["metadata_only"] = {
-            name: assess(side, metadata[name], points, config.operating_point)[0]
+    if metadata is None or val.all() or not val.any():
+        why = "not fitted: it needs images of both classes in train and val"
+        blocks = {
+            name: assess(side, silent(side), NEVER, chosen, withheld=why)[0]
             for name, side in sides.items()
         }
-    return controls
+    else:
+        points = choose_points(metadata["val"].probability, val)
+        blocks = {
+            name: assess(side, metadata[name], points, chosen)[0] for name, side in sides.items()
+        }
+    return {"always_negative": {"test": always_negative}, "metadata_only": blocks}
 
 
 def _assess_groups(
@@ -178,9 +185,16 @@ def _assess_groups(
     blocks = []
     for by, value, mask in groups:
         part, said = side.part(mask), answers.part(mask)
-        block, _ = assess(part, said, points, chosen, min_class=MIN_CLASS)
+        block, _ = assess(part, said, points, chosen, withheld=_too_small(part.target))
         blocks.append({"by": by, "value": value, **block})
     return blocks
+
+
+def _too_small(target: Bools) -> str | None:
+    positives, n = int(target.sum()), len(target)
+    if min(positives, n - positives) >= MIN_CLASS:
+        return None
+    return f"too small: {positives} positive of {n}, at least {MIN_CLASS} of each class needed"
 
 
 def _subgroups(rows: pd.DataFrame) -> Iterator[tuple[str, str, Bools]]:

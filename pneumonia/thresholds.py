@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
+NAMES = ("youden", "sensitivity_90", "p_0.5")
+
 
 def operating_points(probability: Floats, target: Bools) -> dict[str, dict[str, Any]]:
     """Choose the three operating points.

@@ -4,6 +4,7 @@ import json
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn import metrics as reference
 from sklearn.linear_model import LogisticRegression
@@ -246,7 +247,9 @@ def test_only_a_test_side_has_figures_but_no_metadata_control(
 ):
     kept = studies[studies["split"] == "test"]
     told = evaluate(kept, predictions, operating_points, FACTS, CONFIG)
-    assert told["controls"]["metadata_only"] is None
+    control = told["controls"]["metadata_only"]["test"]["auroc"]
+    assert control["value"] is None
+    assert control["reason"].startswith("not fitted")
     assert told["models"]["resnet18"]["test"]["auroc"]["low"] is not None
 
 
@@ -257,6 +260,18 @@ def test_without_resamples_no_interval_is_invented(studies, predictions, operati
     assert area["low"] is None
     assert "n_resamples" in area["reason"]
     assert all(math.isnan(c["p"] or math.nan) for c in told["comparisons"])
+
+
+def test_few_people_give_no_interval(studies, predictions, operating_points):
+    tested = studies[studies["split"] == "test"]
+    few = tested[tested["patient_id"].isin(tested["patient_id"].unique()[:9])]
+    kept = pd.concat([few, studies[studies["split"] != "test"]])
+    told = evaluate(kept, predictions, operating_points, FACTS, CONFIG)
+    accuracy = told["models"]["resnet18"]["test"]["accuracy"]
+    assert accuracy["value"] is not None
+    assert accuracy["low"] is None
+    assert accuracy["reason"] == "no interval: 9 people, at least 10 needed"
+    assert all(c["p"] is None for c in told["comparisons"])
 
 
 def test_missing_columns_of_metadata_give_no_subgroup(studies, predictions, operating_points):
