@@ -7,6 +7,7 @@ the frame's own word.
 
 import struct
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import simplejpeg  # type: ignore[import-untyped]
@@ -22,6 +23,8 @@ _BASELINE = 0xC0
 _FRAME_MARKERS = frozenset(
     [*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7]
 )  # SOFn of ITU-T T.81 B.1.1.3; T.87 C.1.1
+_MAX_TILES = 65_535  # T.800 A.5.1
+_TAIL = 64  # bytes that may follow the end of a stream, padding mostly
 _MAX_SCANS = 64  # a baseline grey frame has one; a progressive one some ten
 
 
@@ -73,28 +76,74 @@ def jpeg2000_size(frame: bytes) -> FrameSize:
     """Read the SIZ segment of a JPEG 2000 codestream, bare or in JP2 boxes (T.800 A.5.1).
 
     Raises:
-        DicomError: there is none, or it declares more tiles than a decoder allows.
+        DicomError: there is none.
     """
-    start = frame.find(b"\xff\x4f\xff\x51")
-    try:
-        if start < 0:
-            raise struct.error
-        right, bottom, left, top, tile_width, tile_height = struct.unpack_from(
-            ">6L", frame, start + 8
-        )
-        components, precision = struct.unpack_from(">HB", frame, start + 40)
-    except struct.error:
-        raise DicomError(
-            "corrupt_stream", "The JPEG 2000 stream has no SIZ segment after its SOC marker."
-        ) from None
-    rows, columns = bottom - top, right - left
-    if tile_width * tile_height < 1 or rows * columns > 65_535 * tile_width * tile_height:
+    size = _Siz.of(frame)
+    return FrameSize(size.bottom - size.top, size.right - size.left, size.components, size.bits)
+
+
+def check_tiles(frame: bytes) -> None:
+    """Refuse a JPEG 2000 codestream without all its tiles, whose decoder would leave them black.
+
+    Raises:
+        DicomError: tiles are missing, cut short, or more than a decoder allows.
+    """
+    size = _Siz.of(frame)
+    across = -(-(size.right - size.tile_left) // max(size.tile_width, 1))
+    down = -(-(size.bottom - size.tile_top) // max(size.tile_height, 1))
+    if not 1 <= across * down <= _MAX_TILES:
         raise DicomError(
             "corrupt_stream",
-            f"The JPEG 2000 stream declares tiles of {tile_width} x {tile_height} for a frame of "
-            f"{columns} x {rows}; at most 65,535 tiles are allowed.",
+            f"The JPEG 2000 stream must have 1 to {_MAX_TILES:,} tiles, got {across} x {down}.",
         )
-    return FrameSize(rows, columns, components, (precision & 0x7F) + 1)
+    found: set[int] = set()
+    position = size.end
+    try:
+        while (marker := frame[position : position + 2]) not in {b"\xff\xd9", b""}:
+            (length,) = struct.unpack_from(">H", frame, position + 2)
+            if marker == b"\xff\x90":  # SOT, A.4.2: index and length of a tile-part
+                index, part = struct.unpack_from(">HL", frame, position + 4)
+                found.add(index)
+                length = (part or len(frame) - position) - 2  # 0: up to the end
+            position += 2 + max(length, 2)
+    except struct.error:
+        position = len(frame) + 1
+    if len(found) < across * down or position > len(frame):
+        raise DicomError(
+            "truncated",
+            f"The JPEG 2000 stream must hold {across * down} whole tiles, got {len(found)}"
+            f"{' and ends inside the last' if position > len(frame) else ''}.",
+        )
+
+
+class _Siz(NamedTuple):
+    """The SIZ segment: the frame's edges on the reference grid and its tiles."""
+
+    right: int
+    bottom: int
+    left: int
+    top: int
+    tile_width: int
+    tile_height: int
+    tile_left: int
+    tile_top: int
+    components: int
+    bits: int
+    end: int
+
+    @classmethod
+    def of(cls, frame: bytes) -> "_Siz":
+        start = frame.find(b"\xff\x4f\xff\x51")
+        try:
+            if start < 0:
+                raise struct.error
+            (length,) = struct.unpack_from(">H", frame, start + 4)
+            *edges, components, precision = struct.unpack_from(">8LHB", frame, start + 8)
+        except struct.error:
+            raise DicomError(
+                "corrupt_stream", "The JPEG 2000 stream has no SIZ segment after its SOC marker."
+            ) from None
+        return cls._make([*edges, components, (precision & 0x7F) + 1, start + 4 + length])
 
 
 def check_size(found: FrameSize, rows: int, columns: int) -> None:
@@ -162,7 +211,7 @@ def decode_jpeg(
     return image
 
 
-def check_baseline(frame: bytes, rows: int, columns: int, bits_stored: int) -> None:
+def check_8_bits(frame: bytes, rows: int, columns: int, bits_stored: int) -> None:
     """Refuse a frame that is not the grey 8-bit JPEG its DICOM header declares.
 
     Raises:
@@ -173,8 +222,8 @@ def check_baseline(frame: bytes, rows: int, columns: int, bits_stored: int) -> N
     if found.precision != 8 or bits_stored != 8:
         raise DicomError(
             "depth",
-            f"JPEG Baseline has 8 bits, got (0028,0101) Bits Stored {bits_stored} and a frame of "
-            f"{found.precision}.",
+            f"A JPEG frame of {found.precision} bits and (0028,0101) Bits Stored {bits_stored} must "
+            "both be 8.",
         )
     if found.process != _BASELINE:
         check_scans(frame)
@@ -191,3 +240,13 @@ def check_scans(frame: bytes) -> None:
         raise DicomError(
             "corrupt_stream", f"The JPEG stream has {scans} scans; at most {_MAX_SCANS} are read."
         )
+
+
+def check_end(frame: bytes) -> None:
+    """Refuse a JPEG stream without its end: not every decoder says that pixels are missing.
+
+    Raises:
+        DicomError: no EOI marker stands at its end.
+    """
+    if b"\xff\xd9" not in frame[-_TAIL:]:
+        raise DicomError("truncated", "The JPEG stream ends without its EOI marker.")

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import get_args
 
 from pneumonia import elements as tags
-from pneumonia.codestream import check_baseline, decode_jpeg, scale_for
+from pneumonia.codestream import check_8_bits, decode_jpeg, jpeg_size, scale_for
 from pneumonia.elements import Elements, tell, walk
 from pneumonia.errors import DicomError
 from pneumonia.header import Header, check_accepted, read_header
@@ -51,6 +51,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
 """Why a file is refused: a fixed vocabulary, with what each word means."""
 
 JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
+JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +98,7 @@ def read(
     header = read_header(elements, JPEG_BASELINE)
     rule = _rule(elements, _window(elements, window), None)
     start, stop = elements.pixel_data or (0, 0)
-    return _decode_baseline(data[start:stop], header, rule, side)
+    return _decode_8_bits(data[start:stop], header, rule, side)
 
 
 def _is_plain(elements: Elements) -> bool:
@@ -123,14 +124,21 @@ def _read_parsed(data: bytes, accept: Collection[str], window: int, side: int | 
         raise DicomError("no_pixels", f"The file holds no {tell(tags.PIXEL_DATA)}.")
     header = read_header(elements, dataset.transfer_syntax)
     rule = _rule(elements, _voi(dataset, window), dataset.lut(tags.MODALITY_LUT, 0))
-    if dataset.transfer_syntax == JPEG_BASELINE:
-        return _decode_baseline(dataset.frame(), header, rule, side)
+    if _has_8_bits(dataset):
+        return _decode_8_bits(dataset.frame(), header, rule, side)
     pixels, decoder = dataset.decode()
     return Radiograph(header, pixels, rule, decoder)
 
 
-def _decode_baseline(frame: bytes, header: Header, rule: GreyRule, side: int | None) -> Radiograph:
-    check_baseline(frame, header.rows, header.columns, header.bits_stored)
+def _has_8_bits(dataset: DataSet) -> bool:
+    """Whether libjpeg-turbo decodes the frame, which no broken stream passes unnoticed."""
+    if dataset.transfer_syntax == JPEG_EXTENDED:
+        return jpeg_size(dataset.frame()).precision == 8
+    return dataset.transfer_syntax == JPEG_BASELINE
+
+
+def _decode_8_bits(frame: bytes, header: Header, rule: GreyRule, side: int | None) -> Radiograph:
+    check_8_bits(frame, header.rows, header.columns, header.bits_stored)
     scale = scale_for(header.rows, header.columns, side) if side and rule.plain else 1
     pixels = decode_jpeg(frame, header.rows, header.columns, scale)
     return Radiograph(header, pixels, rule, f"turbo-1/{scale}", scale)

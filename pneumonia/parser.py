@@ -26,7 +26,14 @@ from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 
 from pneumonia import elements as tags
-from pneumonia.codestream import check_scans, check_size, jpeg2000_size, jpeg_size
+from pneumonia.codestream import (
+    check_end,
+    check_scans,
+    check_size,
+    check_tiles,
+    jpeg2000_size,
+    jpeg_size,
+)
 from pneumonia.elements import Elements, read_meta, tell
 from pneumonia.errors import DicomError
 from pneumonia.preprocess import Lut, Pixels
@@ -41,8 +48,8 @@ _JPEG = frozenset(f"1.2.840.10008.1.2.4.{end}" for end in (51, 57, 70, 80, 81))
 _JPEG_2000 = frozenset(f"1.2.840.10008.1.2.4.{end}" for end in (90, 91, 201, 202, 203))
 _PLUGIN = "pylibjpeg"
 
-_MAX_INFLATED = 1 << 28  # bytes; the largest 16-bit frame that is decoded has a quarter of that
-_MAX_READS = 400_000  # of the parser, two an element: about half a second
+_MAX_INFLATED = 1 << 27  # bytes; the largest 16-bit frame that is decoded has half of that
+_MAX_READS = 100_000  # of the parser, two or three an element: at most a second
 _MAX_LUT = 1 << 19  # bytes of a sequence of lookup tables; one of 65,536 entries has 2 ** 17
 
 _P = ParamSpec("_P")
@@ -187,8 +194,11 @@ class DataSet:
             frame = self.frame()
             check_size(jpeg_size(frame), rows, columns)
             check_scans(frame)
+            check_end(frame)
         elif self.transfer_syntax in _JPEG_2000:
-            check_size(jpeg2000_size(self.frame()), rows, columns)
+            frame = self.frame()
+            check_size(jpeg2000_size(frame), rows, columns)
+            check_tiles(frame)
         elif self.transfer_syntax == _RLE:
             self._check_segments(self.frame())
         else:
@@ -218,7 +228,7 @@ class _Budgeted(io.BytesIO):
         """Read and count."""
         self.reads += 1
         if self.reads > _MAX_READS:
-            raise DicomError("malformed", f"The data set takes over {_MAX_READS:,} reads to parse.")
+            raise EOFError
         value = super().read(size)
         if size is not None and len(value) < size and (value or size != 8):
             self.ended_early = True
@@ -235,13 +245,27 @@ def parse(data: bytes) -> DataSet:
     syntax, begin = read_meta(data)
     if not begin and data[:2] not in {b"\x02\x00", b"\x08\x00", b"\x00\x08"}:
         raise DicomError("not_dicom", "The bytes begin neither with a DICOM header nor a data set.")
-    source = _Budgeted(_inflate(data, begin) if syntax == DEFLATED else data)
-    dataset = pydicom.dcmread(source, force=True, specific_tags=[*tags.READ])
+    dataset, ended_early = _load(_inflate(data, begin) if syntax == DEFLATED else data)
     syntax = syntax or str(dataset.file_meta.get("TransferSyntaxUID", ""))
     if not syntax:  # demanded by PS3.10, absent from files that are older than it
         implicit, little = dataset.original_encoding
         syntax = _IMPLICIT if implicit else _EXPLICIT_LITTLE if little else _EXPLICIT_BIG
-    return DataSet(dataset, syntax, source.ended_early)
+    return DataSet(dataset, syntax, ended_early)
+
+
+def _load(data: bytes) -> tuple[pydicom.Dataset, bool]:
+    """The data set as far as it goes, and whether the file ends inside an element."""
+    source, dataset = _Budgeted(data), None
+    try:
+        dataset = pydicom.dcmread(source, force=True, specific_tags=[*tags.READ])
+    except Exception:
+        if source.reads <= _MAX_READS and source.tell() < len(data):
+            raise
+    if source.reads > _MAX_READS:
+        raise DicomError("malformed", f"The data set takes over {_MAX_READS:,} reads to parse.")
+    if dataset is None:
+        raise DicomError("truncated", "The file ends inside its data set.")
+    return dataset, source.ended_early
 
 
 def _inflate(data: bytes, begin: int) -> bytes:

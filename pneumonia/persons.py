@@ -63,7 +63,7 @@ def _read_mapping(path: Path) -> pd.DataFrame:
             index=range(1, len(entries) + 1),
             dtype="str",
         )
-    except (ValueError, KeyError, TypeError) as problem:
+    except (ValueError, KeyError, TypeError, RecursionError) as problem:
         raise SplitError(
             f"{path}: expected a JSON list of objects with subset_img_id and img_id, got "
             f"{type(problem).__name__}: {str(problem)[:100]}. Restore the file, or give a CSV."

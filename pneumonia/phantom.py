@@ -26,6 +26,7 @@ FINDINGS = ("line", "device", "large_heart", "nodules", "scars")
 """What a film may show that is no lung opacity."""
 
 _GRID = 256
+_BRIGHTEST = 222.0  # of tissue, so that the letters can be read on every film
 _GRAIN = 1536  # the grain is cut from a tile of this side, so that films do not share it
 
 
@@ -69,10 +70,8 @@ class Opacity:
         >>> Opacity(0.5, 0.5, 0.125, 0.25, 40.0).box()
         (384, 256, 256, 512)
         """
-        left, top = (
-            max(0, round((self.x - self.half_width) * SIDE)),
-            max(0, round((self.y - self.half_height) * SIDE)),
-        )
+        left = max(0, round((self.x - self.half_width) * SIDE))
+        top = max(0, round((self.y - self.half_height) * SIDE))
         right = min(SIDE, round((self.x + self.half_width) * SIDE))
         bottom = min(SIDE, round((self.y + self.half_height) * SIDE))
         return left, top, right - left, bottom - top
@@ -114,7 +113,7 @@ def place_opacities(
         side = 1 if (first + number) % 2 else -1
         half_width = body.lung_width * film.uniform(0.45, 0.85)
         height = body.diaphragm - body.lung_top
-        half_height = height * film.uniform(0.14, 0.30) * (0.75 if count > 2 else 1.0)
+        half_height = height * film.uniform(0.17, 0.36) * (0.75 if count > 2 else 1.0)
         lowest, highest = body.diaphragm - half_height, body.lung_top + 0.1 + half_height
         clouds.append(
             Opacity(
@@ -148,23 +147,24 @@ def draw(
     x: Grey = ((np.arange(_GRID, dtype=np.float32) + 0.5) / np.float32(_GRID))[None, :]
     y: Grey = x.T
     texture = _noise(film, cells=40) + 0.6 * _noise(film, cells=90)
+    haze, grain = _noise(film, cells=9), _grain(film)
+    haziness = film.uniform(3.0, 9.0)
     if "large_heart" in findings:
         body = Anatomy(**{**vars(body), "heart": body.heart * film.uniform(1.2, 1.4)})
-    lung = _lung(body, -1, x, y) + _lung(body, 1, x, y)
-    grey = _tissue(body, lung, x, y) + 3.0 * texture * (0.4 + lung)
-    haze = _noise(film, cells=9)
-    grey += (7.0 * haze) * lung
+    lung = (_lung(body, -1, x, y) + _lung(body, 1, x, y)) * (1.0 - _heart(body, x, y))
+    inside = 3.0 * texture + haziness * haze
     for cloud in clouds:
-        grey += _cloud(cloud, texture + haze, x, y) * (0.15 + 0.85 * lung)
+        inside += _cloud(cloud, texture + haze, x, y)
     if "nodules" in findings:
-        grey += _nodules(body, film, x, y) * lung
+        inside += _nodules(body, film, x, y)
     if "scars" in findings:
-        grey += _scars(body, film, x, y) * lung
+        inside += _scars(body, film, x, y)
+    grey = _tissue(body, lung, x, y) + inside * (0.1 + 0.9 * lung)
     grey = 255.0 * body.gain * (np.clip(grey, 0.0, 255.0) / 255.0) ** body.gamma
-    enlarged = Image.fromarray(np.clip(grey, 0.0, 244.0).astype(np.uint8)).resize(
+    enlarged = Image.fromarray(np.clip(grey, 0.0, _BRIGHTEST).astype(np.uint8)).resize(
         (SIDE, SIDE), Image.Resampling.BICUBIC
     )
-    pixels = np.asarray(enlarged, np.int16) + _grain(film)
+    pixels = np.asarray(enlarged, np.int16) + grain
     picture = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     pen = ImageDraw.Draw(picture)
     if "line" in findings:
@@ -196,6 +196,13 @@ def _lung(body: Anatomy, side: int, x: Grey, y: Grey) -> Grey:
     return _step(inside / 0.16) * _step((dome - y) / 0.012)
 
 
+def _heart(body: Anatomy, x: Grey, y: Grey) -> Grey:
+    """How much of each grid point is heart, 0 to 1."""
+    across = (x - body.middle - 0.42 * body.heart) / body.heart
+    down = (y - body.diaphragm + 0.55 * body.heart) / (0.85 * body.heart)
+    return _step((1.0 - across**2 - down**2 - 0.35 * across * down) / 0.25)
+
+
 def _tissue(body: Anatomy, lung: Grey, x: Grey, y: Grey) -> Grey:
     """The film of a healthy chest."""
     off_middle = np.abs(x - body.middle)
@@ -209,10 +216,7 @@ def _tissue(body: Anatomy, lung: Grey, x: Grey, y: Grey) -> Grey:
     grey += lung * (air - grey)
     spine = _step((0.042 - off_middle) / 0.025) * torso
     grey += spine * (176.0 - grey)
-    across = (x - body.middle - 0.42 * body.heart) / body.heart
-    down = (y - body.diaphragm + 0.62 * body.heart) / (0.95 * body.heart)
-    heart = _step((1.0 - across**2 - down**2) / 0.14)
-    grey += heart * np.maximum(172.0 - grey, 0.0)
+    grey += _heart(body, x, y) * np.maximum(172.0 - grey, 0.0)
     collar = _step((0.012 - np.abs(y - 0.165 + 0.22 * off_middle)) / 0.008)
     reach = _step((off_middle - 0.05) / 0.02) * _step((0.36 - off_middle) / 0.02)
     grey += 20.0 * collar * reach
@@ -222,7 +226,7 @@ def _tissue(body: Anatomy, lung: Grey, x: Grey, y: Grey) -> Grey:
 def _cloud(cloud: Opacity, texture: Grey, x: Grey, y: Grey) -> Grey:
     """A ragged ellipse whose soft rim ends at the box."""
     radius = np.hypot((x - cloud.x) / cloud.half_width, (y - cloud.y) / cloud.half_height)
-    return cloud.contrast * _step((0.62 - radius + 0.10 * texture) / 0.38)
+    return cloud.contrast * _step((1.0 - radius + 0.12 * texture) / 0.6)
 
 
 def _nodules(body: Anatomy, film: np.random.Generator, x: Grey, y: Grey) -> Grey:

@@ -10,6 +10,7 @@ device. The pixels are cartoons (`phantom`), so no figure measured on them speak
 import fcntl
 import json
 import logging
+import os
 import time
 import uuid
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ from pneumonia.persons import PERSONS_CSV
 logger = logging.getLogger(__name__)
 
 MARKER = "simulation.json"
-"""Says which data set a folder holds or is being given; written first, locked while at work."""
+"""Says which data set a folder is being given, and, with counts, that it holds all of it."""
 
 VERSION = 1
 """Raised when the same arguments give another data set."""
@@ -50,7 +51,7 @@ _BOXES_AT_MOST = (0.43, 0.96, 0.99)  # of positives, 1, 2, 3 boxes; 3 and 4 rare
 _ONE_IMAGE = 0.62  # of people; the others have 4.5 on average
 _ODD_AGE_EVERY = 400  # images; the challenge's 5 in 26,684 would miss every small sample
 _NO_BOX = (None, None, None, None)
-_CONTRAST = 34.0  # grey levels of a typical opacity, see `phantom.place_opacities`
+_CONTRAST = 22.0  # grey levels of a typical opacity, see `phantom.place_opacities`
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,9 @@ class _Study:
 
 
 def simulate(out: Path, n_images: int, seed: int) -> Facts:
-    """Make a data set in `out`, or what it lacks of it; equal arguments give equal bytes.
+    """Make a data set in `out`, or finish one that was begun; equal arguments give equal bytes.
+
+    A finished one is left alone, whatever has been changed in it since.
 
     Returns:
         Counts of images, people, positives and boxes.
@@ -88,19 +91,70 @@ def simulate(out: Path, n_images: int, seed: int) -> Facts:
             "simulate: expected at least 1 image and a seed of at least 0, "
             f"got {n_images} and {seed}."
         )
-    studies = _plan(n_images, seed)
-    facts = {
-        "images": n_images,
-        "people": len({study.person for study in studies}),
-        "positives": sum(study.label == OPACITY for study in studies),
-        "boxes": sum(len(study.opacities) for study in studies),
-    }
-    with _claim(out, {"version": VERSION, "seed": seed, **facts}):
+    identity = {"version": VERSION, "images": n_images, "seed": seed}
+    with _lock(out):
+        standing = _read_marker(out, identity)
+        if "boxes" in standing:
+            logger.info("Simulated images stand in %s already.", out)
+            return standing
+        _write(out / MARKER, _json(identity))
+        studies = _plan(n_images, seed)
         _write_images(out / IMAGES_FOLDER, studies, seed)
         for name, table in _tables(studies).items():
-            if not (out / name).exists():
-                _write(out / name, table.to_csv(index=False).encode())
+            _write(out / name, table.to_csv(index=False, lineterminator="\n").encode())
+        facts = {
+            **identity,
+            "people": len({study.person for study in studies}),
+            "positives": sum(study.label == OPACITY for study in studies),
+            "boxes": sum(len(study.opacities) for study in studies),
+        }
+        _write(out / MARKER, _json(facts))
     return facts
+
+
+@contextmanager
+def _lock(out: Path) -> Iterator[None]:
+    """Hold a folder, made where it is missing: a second process waits for the first."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ConfigError(
+            f"simulate: {out}: expected a folder, got a file. Choose another place."
+        ) from error
+    descriptor = os.open(out, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _read_marker(out: Path, identity: Facts) -> Facts:
+    """What a folder is said to hold; empty for an empty folder.
+
+    Raises:
+        ConfigError: it holds something else.
+    """
+    if {path.name for path in out.iterdir()} <= {f".{MARKER}.partial"}:
+        return {}
+    try:
+        standing = json.loads((out / MARKER).read_text("utf-8"))
+        held = {name: standing[name] for name in identity}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"simulate: {out}: expected an empty or a new folder, got one with other content. "
+            "Choose another."
+        ) from error
+    if held != identity:
+        raise ConfigError(
+            f"simulate: {out}: expected a folder for {_words(identity)}, got one of "
+            f"{_words(held)}. Choose another, or delete it first."
+        )
+    return dict(standing)
+
+
+def _words(facts: Facts) -> str:
+    return f"{facts['images']} images of seed {facts['seed']} (version {facts['version']})"
 
 
 def _plan(n_images: int, seed: int) -> list[_Study]:
@@ -190,34 +244,6 @@ def _tables(studies: list[_Study]) -> dict[str, pd.DataFrame]:
     }
 
 
-@contextmanager
-def _claim(out: Path, description: Facts) -> Iterator[None]:
-    """Hold a folder for one data set: a second process that makes the same one waits."""
-    marker = out / MARKER
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"simulate: {out}: expected a folder, got a file. Choose another place.")
-    if out.is_dir() and not marker.exists() and any(out.iterdir()):
-        raise ConfigError(
-            f"simulate: {out}: expected an empty or a new folder, got one with other content. "
-            "Choose another."
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    with marker.open("a+", encoding="utf-8") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        handle.seek(0)
-        text = handle.read()
-        wanted = json.dumps(description, indent=2) + "\n"
-        if not text:
-            handle.write(wanted)
-            handle.flush()
-        elif text != wanted:
-            raise ConfigError(
-                f"simulate: {out}: expected a folder for {json.dumps(description)}, "
-                f"got one with {' '.join(text.split())}. Choose another, or delete it first."
-            )
-        yield
-
-
 def _write_images(folder: Path, studies: list[_Study], seed: int) -> None:
     """Draw and write the films that the folder does not hold yet."""
     folder.mkdir(exist_ok=True)
@@ -247,6 +273,10 @@ def _write_images(folder: Path, studies: list[_Study], seed: int) -> None:
                 logger.info("Drew %s of %s images.", f"{done:,}", f"{len(missing):,}")
     seconds = time.monotonic() - started
     logger.info("Simulated %s images in %s in %.1f s.", f"{len(missing):,}", folder, seconds)
+
+
+def _json(facts: Facts) -> bytes:
+    return (json.dumps(facts, indent=2) + "\n").encode()
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -120,7 +120,6 @@ def _follow(process: "subprocess.Popen[bytes]", on_epoch: OnEpoch) -> Facts:
         elif "error" in event:
             raise _as_error(event["error"])
         elif "facts" in event:
-            process.wait(STOP_SECONDS)
             return dict(event["facts"])
     status = process.wait(STOP_SECONDS)
     how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"

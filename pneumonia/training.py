@@ -10,7 +10,9 @@ Lightning runs what is left of the epochs; where they begin is told by the resum
 """
 
 import logging
+import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,7 +37,7 @@ from pneumonia.network import MEAN, STD, Classifier
 from pneumonia.pool import ImagePool
 from pneumonia.trainer_process import OnEpoch, TrainingJob
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("pneumonia.training")  # as a child process this is `__main__`
 
 _PRECISIONS: dict[str, Literal["32-true", "bf16-mixed"]] = {"32": "32-true", "bf16": "bf16-mixed"}
 
@@ -74,7 +76,7 @@ def train(job: TrainingJob, *, on_epoch: OnEpoch, stop: Stop) -> Facts:
         job.model, len(train_rows), len(val_rows), progress.epoch + 1, progress.step + 1,
     )  # fmt: skip
     if not progress.finished(job.config):
-        lightning.Trainer(
+        trainer = lightning.Trainer(
             accelerator=job.accelerator,
             devices=1,
             precision=_PRECISIONS[job.precision],
@@ -87,7 +89,10 @@ def train(job: TrainingJob, *, on_epoch: OnEpoch, stop: Stop) -> Facts:
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-        ).fit(fit, datamodule=data)
+        )
+        with warnings.catch_warnings():  # of Lightning 2.6 about its own use of torch 2.14
+            warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
+            trainer.fit(fit, datamodule=data)
     return _write(job, fit, settings)
 
 
@@ -203,4 +208,4 @@ def _write(job: TrainingJob, fit: Fit, settings: dict[str, Any]) -> Facts:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    os._exit(main(sys.argv[1:]))  # all is written; torch would take two seconds to take leave
