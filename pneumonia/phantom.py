@@ -9,7 +9,7 @@ y downwards; the patient's left side, with most of the heart, is at the viewer's
 import functools
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -150,7 +150,7 @@ def draw(
     haze, grain = _noise(film, cells=9), _grain(film)
     haziness = film.uniform(3.0, 9.0)
     if "large_heart" in findings:
-        body = Anatomy(**{**vars(body), "heart": body.heart * film.uniform(1.2, 1.4)})
+        body = replace(body, heart=body.heart * film.uniform(1.2, 1.4))
     lung = (_lung(body, -1, x, y) + _lung(body, 1, x, y)) * (1.0 - _heart(body, x, y))
     inside = 3.0 * texture + haziness * haze
     for cloud in clouds:

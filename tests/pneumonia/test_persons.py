@@ -84,7 +84,17 @@ def test_read_persons_csv_refuses_with_row_value_and_cure(written, content, sent
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "{}", "3", '[{"img_id": "1_1.png"}]', "[1]", '{"a": {"img_id": "1_1.png"}}', "null"],
+    [
+        "",
+        "{",
+        "[" * 100_000,
+        "{}",
+        "3",
+        '[{"img_id": "1_1.png"}]',
+        "[1]",
+        '{"a": {"img_id": "1_1.png"}}',
+        "null",
+    ],
 )
 def test_read_persons_other_json_is_refused(written, content):
     with pytest.raises(SplitError, match=r"map\.json: expected (a JSON list|rows)"):
