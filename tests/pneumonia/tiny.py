@@ -23,7 +23,7 @@ def make_pool(folder, n=48, seed=0):
     rng = np.random.default_rng(seed)
     target = np.arange(n) % 3 == 0
     images = rng.integers(60, 120, (n, SIDE, SIDE), dtype=np.uint8)
-    for image in images[target]:
+    for image in (images[i] for i in np.flatnonzero(target)):
         y, x = rng.integers(4, SIDE - 12, 2)
         image[y : y + 8, x : x + 8] += 80
     shard = np.arange(n) // (n // 2)

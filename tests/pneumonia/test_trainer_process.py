@@ -1,0 +1,188 @@
+"""The child process that trains: real ones, killed for real."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny import make_job
+
+from pneumonia.child_process import Stop
+from pneumonia.errors import ConfigError, TrainingError
+from pneumonia.trainer_process import TrainingJob, run_training
+from pneumonia.training import train
+
+PARENT = """
+import sys
+from pathlib import Path
+from pneumonia.trainer_process import TrainingJob, run_training
+
+folder = Path(sys.argv[1])
+with (folder / "lock").open("w") as lock:
+    run_training(
+        TrainingJob.read(folder / "job.json"),
+        lock=lock.fileno(),
+        on_epoch=lambda event: print(event["epoch"], flush=True),
+    )
+"""
+
+
+@pytest.fixture
+def lock(tmp_path):
+    with (tmp_path / "lock").open("w") as file:
+        yield file.fileno()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """What `make_job`'s training writes, run in this process."""
+    job = make_job(tmp_path_factory.mktemp("undisturbed"))
+    train(job, on_epoch=lambda _: None, stop=Stop())
+    return outcome(job)
+
+
+def outcome(job):
+    return {path.name: path.read_bytes() for path in sorted(Path(job.output).iterdir())}
+
+
+def children(parent):
+    """Process ids of a process's children."""
+    tasks = Path("/proc", str(parent), "task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def alive(process):
+    """Whether a process runs: neither gone nor waiting to be collected."""
+    try:
+        state = Path("/proc", str(process), "stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def trainers(job):
+    """Processes that were started for this job."""
+    name = str(Path(job.state, "job.json")).encode()
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if name in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def wait_until(condition, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_job_survives_json(tmp_path):
+    job = make_job(tmp_path, "training.crop_size=28", 'shards.accept=["CR"]')
+    job.write(tmp_path / "job.json")
+    assert TrainingJob.read(tmp_path / "job.json") == job
+
+
+def test_run_training_killed_twice_goes_on_to_the_same_bytes(undisturbed, tmp_path, lock, caplog):
+    """`kill -9` after the first and the second epoch; each epoch is told once."""
+    job, told, deaths = make_job(tmp_path), [], 0
+
+    def kill_until_the_third(event):
+        told.append(event["epoch"])
+        if event["epoch"] < 3:
+            for process in trainers(job):
+                os.kill(process, signal.SIGKILL)
+
+    facts = None
+    while facts is None:
+        try:
+            with caplog.at_level("INFO"):
+                facts = run_training(job, lock=lock, on_epoch=kill_until_the_third)
+        except TrainingError as error:
+            assert "its process ended by SIGKILL. Run again" in str(error)
+            assert trainers(job) == []
+            deaths += 1
+    assert deaths in {1, 2}  # one where a death came too late to be before the second epoch
+    assert told == [1, 2, 3]
+    assert facts["epochs"] == 3
+    assert outcome(job) == undisturbed
+    assert "from epoch 3, step" in caplog.text or "from epoch 2, step" in caplog.text
+
+
+def test_run_training_interrupted_ends_the_child_with_a_resume_point(undisturbed, tmp_path, lock):
+    """Ctrl-C in the parent; what it leaves goes on in mid-epoch or at its end."""
+    job = make_job(tmp_path)
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_training(job, lock=lock, on_epoch=interrupt)
+    assert trainers(job) == []
+    assert time.monotonic() - started < 60
+    assert (tmp_path / "state" / "resume.ckpt").exists()
+    train(job, on_epoch=lambda _: None, stop=Stop())
+    assert outcome(job) == undisturbed
+
+
+def test_child_told_to_stop_exits_143_and_leaves_no_process(tmp_path):
+    job = make_job(tmp_path, "training.epochs=1000", "training.patience=1000")
+    job.write(tmp_path / "job.json")
+    child = subprocess.Popen(
+        [sys.executable, "-m", "pneumonia.training", tmp_path / "job.json"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    with child:
+        for line in child.stdout:
+            if b'"epoch"' in line:
+                break
+        child.terminate()
+        assert child.wait(10) == 143
+    with pytest.raises(ProcessLookupError):
+        os.killpg(child.pid, 0)
+
+
+def test_child_ends_when_its_parent_dies_and_holds_the_lock_until_then(tmp_path):
+    job = make_job(tmp_path, "training.epochs=1000", "training.patience=1000")
+    job.write(tmp_path / "job.json")
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, tmp_path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    with parent:
+        assert parent.stdout.readline() == b"1\n"
+        (child,) = children(parent.pid)
+        with (tmp_path / "lock").open() as lock:
+            held = Path("/proc", str(child), "fd").iterdir()
+            assert str(tmp_path / "lock") in {
+                os.fspath(descriptor.readlink()) for descriptor in held
+            }
+            parent.kill()
+            wait_until(lambda: not alive(child))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_run_training_raises_the_childs_error_as_its_class(tmp_path, lock):
+    job = make_job(tmp_path, f"training.weights={tmp_path / 'missing.pth'}")
+    with pytest.raises(ConfigError, match=r"missing.pth: expected a file of tensors"):
+        run_training(job, lock=lock, on_epoch=lambda _: None)
+    assert trainers(job) == []
+
+
+def test_run_training_raises_the_machines_fault_as_oserror(tmp_path, lock):
+    """A full disk, a vanished mount: what a retry may mend."""
+    job = make_job(tmp_path, "training.epochs=1")
+    (tmp_path / "output").rmdir()
+    with pytest.raises(OSError, match=r"checkpoint\.ckpt") as caught:
+        run_training(job, lock=lock, on_epoch=lambda _: None)
+    assert not isinstance(caught.value, ConfigError)
