@@ -8,6 +8,7 @@ PREFECT_SETTINGS = {
     # The run's own lines stand in the terminal; Prefect's stand in its database and UI.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "pneumonia,tasks,flows",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     "DO_NOT_TRACK": "1",
 }
 OWN_LOGGERS = ("pneumonia", "tasks", "flows")

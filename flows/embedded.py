@@ -47,7 +47,7 @@ def prefect_api() -> Iterator[Callable[[], None]]:
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
-        server = subprocess.Popen(
+        server = subprocess.Popen(  # noqa: S603 (this interpreter, this module)
             [sys.executable, "-m", "flows.embedded", str(listener.fileno())],
             env={**os.environ, **QUIET},
             stdin=subprocess.PIPE,
@@ -59,9 +59,18 @@ def prefect_api() -> Iterator[Callable[[], None]]:
     try:
         yield lambda: _wait(url, server)
     finally:
+        _send_pending_logs()
         del os.environ["PREFECT_API_URL"]
         server.terminate()
-        server.wait()
+        server.communicate()
+
+
+def _send_pending_logs() -> None:
+    """Bring the last log lines to the API while there is one."""
+    if "prefect.logging.handlers" in sys.modules:
+        from prefect.logging.handlers import APILogHandler
+
+        APILogHandler().flush()
 
 
 def _wait(url: str, server: subprocess.Popen[bytes] | None) -> None:

@@ -107,7 +107,7 @@ def task_runner(config: Config) -> TaskRunner[Any]:
     if config.runtime.task_runner == "threads":
         return ThreadPoolTaskRunner(max_workers=SHARDS_AT_ONCE)
     try:
-        from prefect_dask import DaskTaskRunner
+        from prefect_dask.task_runners import DaskTaskRunner
     except ImportError:
         raise ConfigError(
             "runtime.task_runner: expected the packages of the `dask` extra, got none. "

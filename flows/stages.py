@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from pneumonia.artifacts import Reference
 from pneumonia.errors import ConfigError
-from tasks.cam import CAM
 from tasks.caching import Context, Request, Stage
+from tasks.cam import CAM
 from tasks.evaluation import EVALUATION
 from tasks.labels import LABELS
 from tasks.predictions import PREDICTIONS

@@ -5,17 +5,14 @@ and its version, and ends in Prefect's state `Cached` where a complete artifact 
 key. Prefect persists nothing, so nothing can disagree with the workspace.
 """
 
-import ast
 import errno
-import hashlib
 import importlib.metadata
-import importlib.util
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -27,6 +24,7 @@ from pneumonia.artifacts import Artifact, Facts, Manifest, Reference, changes, d
 from pneumonia.config import Config
 from pneumonia.errors import CorruptArtifactError
 from pneumonia.workspace import Scratch, Workspace
+from tasks.source import code_digest, modules_behind
 
 LIBRARIES = ("numpy", "opencv-python-headless", "pandas", "pydicom", "torch", "torchvision")
 
@@ -72,10 +70,14 @@ class Context:
         """The run's workspace."""
         return Workspace(self.request.workspace)
 
+    def name(self, stage: str) -> str:
+        """The link name of an upstream stage; for a stage per model, that of this model."""
+        own = f"{stage}-{self.model}"
+        return own if own in self.upstream else stage
+
     def artifact(self, stage: str) -> Artifact:
         """The upstream artifact of a stage; for a stage per model, that of this model."""
-        name = f"{stage}-{self.model}" if f"{stage}-{self.model}" in self.upstream else stage
-        return self.workspace.get(self.upstream[name])
+        return self.workspace.get(self.upstream[self.name(stage)])
 
     def artifacts(self, stage: str) -> dict[str, Artifact]:
         """The upstream artifacts of a stage per model, by model."""
@@ -120,34 +122,39 @@ class Stage:
     Args:
         name: the noun of its task, folder, test and deployment.
         version: raised when its output can change for the same inputs.
-        modules: the library modules that its output depends on.
         plan: reads what upstream offers, says what the work would be.
         describe: its facts as half a line for the console.
         needs: the stages it reads from.
         per_model: one artifact a model.
-        keyed_by_code: an edit of its modules makes it anew; for the stages that take seconds.
+        runs: modules that its work runs without importing them.
+        keyed_by_code: an edit of the code behind it makes it anew; for stages that take seconds.
         part_of: the stage it works for; it has no link of its own in a run then.
     """
 
     name: str
     version: int
-    modules: tuple[str, ...]
     plan: Callable[[Context], Plan]
     describe: Callable[[Facts], str]
     needs: tuple[str, ...] = ()
     per_model: bool = False
+    runs: tuple[str, ...] = ()
     keyed_by_code: bool = True
     part_of: str = ""
-    task: Task[[Context], State[Outcome]] = field(init=False, repr=False, compare=False)
+    task: Task[[Context], Outcome] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Make the Prefect task."""
 
         @task(name=self.name, **OPTIONS)
-        def make_stage(context: Context) -> State[Outcome]:
+        def make_stage(context: Context) -> Outcome:
             return make(self, context, self.plan(context))
 
         object.__setattr__(self, "task", make_stage)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The modules that its output depends on."""
+        return modules_behind(self.plan.__module__, *self.runs)
 
     def link_name(self, model: str = "") -> str:
         """The name under which a run keeps its artifact: `labels`, `training-resnet18`."""
@@ -157,10 +164,10 @@ class Stage:
         """Run as a task of the current flow; a failure raises what the stage raised."""
         named = self.task.with_options(task_run_name=self.link_name(context.model))
         state: State[Outcome] = named(context, return_state=True)
-        return state.result()  # type: ignore[no-any-return]
+        return state.result()
 
 
-def make(stage: Stage, context: Context, plan: Plan) -> State[Outcome]:
+def make(stage: Stage, context: Context, plan: Plan) -> Outcome:
     """Serve a complete artifact or make it, and link it to the run where the stage has links."""
     clock = time.monotonic()
     request, workspace = context.request, context.workspace
@@ -186,8 +193,17 @@ def make(stage: Stage, context: Context, plan: Plan) -> State[Outcome]:
     if not stage.part_of:
         workspace.link(request.run, name, reference)
     outcome = Outcome(reference, artifact.manifest.facts, cached, reason, time.monotonic() - clock)
-    told = f"{reference}: {stage.describe(outcome.facts)} ({reason})"
-    return Completed(name="Cached" if cached else "Completed", message=told, data=outcome)
+    return ended(outcome, f"{reference}: {stage.describe(outcome.facts)} ({reason})")
+
+
+def ended(outcome: Outcome, message: str) -> Outcome:
+    """An outcome as the Prefect state that a task returns.
+
+    Prefect takes the state for the task's own, so that the UI shows `Cached` and the message, and
+    gives its data to whoever asks for the task's result: hence the type.
+    """
+    name = "Cached" if outcome.cached else "Completed"
+    return cast("Outcome", Completed(name=name, message=message, data=outcome))
 
 
 def manifest_of(stage: Stage, plan: Plan) -> Manifest:
@@ -238,11 +254,6 @@ def reason_to_run(
     return ", ".join(reasons) or "its artifact is missing or damaged"
 
 
-def code_digest(modules: tuple[str, ...]) -> str:
-    """Digest of the modules' syntax trees: comments, docstrings and layout make no difference."""
-    return digest({module: _module_digest(module) for module in modules})
-
-
 @cache
 def library_versions() -> dict[str, str]:
     """Versions of the libraries that can change results."""
@@ -264,34 +275,3 @@ OPTIONS: dict[str, Any] = {
     "retry_condition_fn": can_pass,
 }
 """How every task of the project runs: nothing stored in Prefect, retried where a fault can pass."""
-
-
-@cache
-def _module_digest(module: str) -> str:
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f"{module}: no source to digest")
-    tree = ast.parse(Path(spec.origin).read_text("utf-8"))
-    return hashlib.sha256(repr(_bare(tree)).encode()).hexdigest()
-
-
-def _bare(node: object) -> object:
-    """A syntax tree as nested tuples, without docstrings, positions and empty fields.
-
-    Empty fields are left out because newer Pythons add some, which changes no meaning.
-    """
-    if isinstance(node, list):
-        return tuple(_bare(item) for item in node if not _is_docstring(item))
-    if not isinstance(node, ast.AST):
-        return (type(node).__name__, repr(node))
-    fields = ((name, value) for name, value in ast.iter_fields(node) if value not in (None, []))
-    return (type(node).__name__, *((name, _bare(value)) for name, value in fields))
-
-
-def _is_docstring(node: object) -> bool:
-    """A string that stands alone does nothing, wherever it stands."""
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )

@@ -71,7 +71,6 @@ def _interval(figure: dict[str, Any]) -> str:
 EVALUATION = Stage(
     name="evaluation",
     version=1,
-    modules=(),
     plan=plan,
     describe=describe,
     needs=("shards", "split", "predictions"),

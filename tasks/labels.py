@@ -34,7 +34,6 @@ def _digest(file: Path) -> str:
 LABELS = Stage(
     name="labels",
     version=1,
-    modules=("pneumonia.labels",),
     plan=plan,
     describe=describe,
 )

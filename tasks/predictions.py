@@ -21,7 +21,7 @@ def plan(context: Context) -> Plan:
 
         from pneumonia.checkpoint import load
         from pneumonia.predictions import make_predictions, predict_logits
-        from pneumonia.shards import ImagePool
+        from pneumonia.pool import ImagePool
 
         logit = predict_logits(
             load(training.path / "checkpoint.ckpt"),
@@ -55,7 +55,6 @@ def describe(facts: Facts) -> str:
 PREDICTIONS = Stage(
     name="predictions",
     version=1,
-    modules=(),
     plan=plan,
     describe=describe,
     needs=("shards", "split", "training"),

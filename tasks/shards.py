@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pandas as pd
 from prefect import task
-from prefect.client.schemas.objects import State
-from prefect.states import Completed
 
 from pneumonia.artifacts import Artifact, Facts, Reference, digest, digest_table, write_table
 from pneumonia.config import IMAGES_FOLDER
 from pneumonia.machine import workers
 from pneumonia.shards import (
     Batch,
+    BatchFile,
     batch_identity,
     check_quarantine,
     configuration,
@@ -28,10 +27,9 @@ from pneumonia.shards import (
     scan,
 )
 from pneumonia.workspace import Scratch, Workspace
-from tasks.caching import OPTIONS, Context, Outcome, Plan, Stage, make, manifest_of
+from tasks.caching import OPTIONS, Context, Outcome, Plan, Stage, ended, make, manifest_of
 
 VERSION = 1
-MODULES = ("pneumonia.dicom", "pneumonia.machine", "pneumonia.preprocess", "pneumonia.shards")
 
 
 @task(name="files", **OPTIONS)
@@ -61,22 +59,22 @@ def new_batches(context: Context) -> list[Batch]:
 
 
 @task(name="pool", **OPTIONS)
-def convert_shard(context: Context) -> State[Outcome]:
+def convert_shard(context: Context) -> Outcome:
     """Convert the batch that waits under the context's key into a pool shard."""
     try:
         plan = plan_pool(context)
     except FileNotFoundError:  # taken away by whoever published this key
         shard = context.workspace.get(Reference(POOL.name, context.batch))
         reason = "made by another process meanwhile"
-        outcome = Outcome(shard.reference, shard.manifest.facts, True, reason, 0.0)
-        return Completed(name="Cached", message=reason, data=outcome)
+        return ended(Outcome(shard.reference, shard.manifest.facts, True, reason, 0.0), reason)
     return make(POOL, context, plan)
 
 
 def plan_pool(context: Context) -> Plan:
     """Read the batch that waits under the context's key."""
     waiting = _waiting(context.workspace, context.batch)
-    return _pool_plan(context, [tuple(entry) for entry in json.loads(waiting.read_text("utf-8"))])
+    batch = json.loads(waiting.read_text("utf-8"))
+    return _pool_plan(context, tuple(BatchFile(*file) for file in batch))
 
 
 def plan(context: Context) -> Plan:
@@ -160,7 +158,6 @@ def _discard_damaged(workspace: Workspace) -> None:
 POOL = Stage(
     name="pool",
     version=VERSION,
-    modules=MODULES,
     plan=plan_pool,
     describe=lambda facts: f"{facts['images']:,} images",
     keyed_by_code=False,
@@ -170,7 +167,6 @@ POOL = Stage(
 SHARDS = Stage(
     name="shards",
     version=VERSION,
-    modules=MODULES,
     plan=plan,
     describe=describe,
     keyed_by_code=False,

@@ -63,14 +63,14 @@ def find_grouping(request: Request) -> Path | None:
 
 def describe(facts: Facts) -> str:
     """One half line for the console."""
-    sides = ", ".join(f"{side} {count['images']:,}" for side, count in facts["sides"].items())
+    images = {side: count["images"] for side, count in facts["sides"].items()}
+    sides = ", ".join(f"{side} {images[side]:,}" for side in ("train", "val", "test"))
     return f"by {facts['grouping']}: {sides} images of {facts['people']:,} people"
 
 
 SPLIT = Stage(
     name="split",
     version=1,
-    modules=("pneumonia.labels", "pneumonia.split"),
     plan=plan,
     describe=describe,
     needs=("labels", "shards"),

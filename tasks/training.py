@@ -90,7 +90,9 @@ def _kept(context: Context, rows: pd.DataFrame, configuration: dict[str, Any]) -
     if changed > allowed:
         return None
     if changed:
-        told = "%s is kept: %.1f %% of its rows have changed, training.retrain_after allows %.1f %%."
+        told = (
+            "%s is kept: %.1f %% of its rows have changed, training.retrain_after allows %.1f %%."
+        )
         logger.info(told, artifact.reference, 100 * changed, 100 * allowed)
     return artifact
 
@@ -114,17 +116,10 @@ def _tell(model: str) -> Callable[[dict[str, Any]], None]:
 TRAINING = Stage(
     name="training",
     version=1,
-    modules=(
-        "pneumonia.augment",
-        "pneumonia.batches",
-        "pneumonia.checkpoint",
-        "pneumonia.network",
-        "pneumonia.training",
-        "pneumonia.trainer_process",
-    ),
     plan=plan,
     describe=describe,
     needs=("shards", "split"),
     per_model=True,
+    runs=("pneumonia.training",),
     keyed_by_code=False,
 )

@@ -1,0 +1,59 @@
+"""The `cam` stage, per model: class activation maps, drawn and scored against the boxes."""
+
+from pneumonia.artifacts import Facts, digest, digest_table, write_json
+from pneumonia.config import as_dict
+from pneumonia.workspace import Scratch
+from tasks.caching import Context, Plan, Stage
+
+STUDY_COLUMNS = (
+    "image_id", "patient_id", "split", "target", "view", "rows", "columns", "scale", "offset_x",
+    "offset_y",
+)  # fmt: skip
+BOX_COLUMNS = ("image_id", "x", "y", "width", "height")
+PREDICTION_COLUMNS = ("image_id", "split", "logit", "probability")
+
+
+def plan(context: Context) -> Plan:
+    """Read the checkpoint, the images of val and test, all boxes, and this model's predictions."""
+    config = context.request.config
+    training, predictions = context.artifact("training"), context.artifact("predictions")
+    studies = context.artifact("split").table("studies.parquet", STUDY_COLUMNS)
+    images = context.artifact("shards").table(
+        "images.parquet", ["image_id", "pixel_digest", "pool", "row"]
+    )
+    images = images[images["image_id"].isin(studies.loc[studies["split"] != "train", "image_id"])]
+    boxes = context.artifact("labels").table("boxes.parquet", BOX_COLUMNS)
+    table = predictions.table("predictions.parquet", PREDICTION_COLUMNS)
+    decisions = predictions.json("operating_points.json")
+
+    def write(scratch: Scratch) -> Facts:
+        from pneumonia.cam import make_cam
+
+        scores = make_cam()
+        write_json(scores, scratch.output / "cam.json")
+        return {}
+
+    inputs = {
+        "checkpoint": training.sha256("checkpoint.ckpt"),
+        "val and test images": digest_table(images, ["image_id", "pixel_digest"]),
+        "studies": digest_table(studies, STUDY_COLUMNS),
+        "boxes": digest_table(boxes, BOX_COLUMNS, by=BOX_COLUMNS),
+        "predictions": digest([digest_table(table, PREDICTION_COLUMNS), decisions]),
+    }
+    configuration = {"cam": as_dict(config.cam), "evaluation": as_dict(config.evaluation)}
+    return Plan(inputs, configuration, write)
+
+
+def describe(facts: Facts) -> str:
+    """One half line for the console."""
+    return f"{facts}"
+
+
+CAM = Stage(
+    name="cam",
+    version=1,
+    plan=plan,
+    describe=describe,
+    needs=("labels", "shards", "split", "training", "predictions"),
+    per_model=True,
+)
