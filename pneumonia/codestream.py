@@ -89,8 +89,8 @@ def check_tiles(frame: bytes) -> None:
         DicomError: tiles are missing, cut short, or more than a decoder allows.
     """
     size = _Siz.of(frame)
-    across = -(-(size.right - size.tile_left) // max(size.tile_width, 1))
-    down = -(-(size.bottom - size.tile_top) // max(size.tile_height, 1))
+    across = _tiles(size.right - size.tile_left, size.tile_width)
+    down = _tiles(size.bottom - size.tile_top, size.tile_height)
     if not 1 <= across * down <= _MAX_TILES:
         raise DicomError(
             "corrupt_stream",
@@ -114,6 +114,10 @@ def check_tiles(frame: bytes) -> None:
             f"The JPEG 2000 stream must hold {across * down} whole tiles, got {len(found)}"
             f"{' and ends inside the last' if position > len(frame) else ''}.",
         )
+
+
+def _tiles(length: int, tile: int) -> int:
+    return -(-length // tile) if tile else 0
 
 
 class _Siz(NamedTuple):
@@ -222,7 +226,7 @@ def check_8_bits(frame: bytes, rows: int, columns: int, bits_stored: int) -> Non
     if found.precision != 8 or bits_stored != 8:
         raise DicomError(
             "depth",
-            f"A JPEG frame of {found.precision} bits and (0028,0101) Bits Stored {bits_stored} must "
+            f"JPEG frame ({found.precision}) and (0028,0101) Bits Stored ({bits_stored}) must "
             "both be 8.",
         )
     if found.process != _BASELINE:
