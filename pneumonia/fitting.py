@@ -22,7 +22,7 @@ from torchmetrics.functional.classification import binary_auroc
 from tqdm import tqdm
 
 from pneumonia import resume
-from pneumonia.batches import Batch, TrainingData
+from pneumonia.batches import Batch, Rows, TrainingData
 from pneumonia.checkpoint import plain_tensors
 from pneumonia.child_process import Stop
 from pneumonia.errors import TrainingError
@@ -60,7 +60,7 @@ class Fit(lightning.LightningModule):
         self._resumed = resumed
         self._on_epoch = on_epoch
         self._stop = stop
-        self._unchecked: list[tuple[Tensor, Batch]] = []
+        self._unchecked: list[tuple[Tensor, Rows]] = []
         self._val_logits: list[Tensor] = []
         self._started = time.monotonic()
         self._bar = tqdm(
@@ -113,7 +113,7 @@ class Fit(lightning.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ANN401, ARG002 (Lightning's)
         """Average the weights, look at the losses, end if told so."""
         self.average.update(self.network, self._done_steps)
-        self._unchecked.append((outputs["loss"].detach(), batch))
+        self._unchecked.append((outputs["loss"].detach(), batch.rows))
         self.progress.step += 1
         self._bar.update()
         last = self.progress.step == self._data.steps
@@ -127,8 +127,9 @@ class Fit(lightning.LightningModule):
         self._val_logits = []
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002 (Lightning's)
-        """Collect logits; figures are computed once, from all of them."""
-        self._val_logits.append(self.average.network(batch.inputs).float())
+        """Collect logits, in 32 bits as `predictions` will; figures come once, from all of them."""
+        with torch.autocast(self.device.type, enabled=False):
+            self._val_logits.append(self.average.network(batch.inputs))
 
     def on_train_epoch_end(self) -> None:
         """Note the epoch's figures, keep the best weights, write the resume point, tell it."""
@@ -176,10 +177,10 @@ class Fit(lightning.LightningModule):
     def _check_losses(self) -> None:
         """Move the losses to the host; stop at the first that is not finite."""
         losses = torch.stack([loss for loss, _ in self._unchecked]).tolist()
-        for loss, (_, batch) in zip(losses, self._unchecked, strict=True):
+        for loss, (_, rows) in zip(losses, self._unchecked, strict=True):
             if not np.isfinite(loss):
                 step = self.progress.epoch * self._data.steps + len(self.progress.losses) + 1
-                names = ", ".join(self._image_ids[row] for row in batch.rows)
+                names = ", ".join(self._image_ids[row] for row in rows)
                 raise TrainingError(
                     f"step {step}: expected a finite loss, got {loss}, on the images {names}. "
                     "Look at them, or lower training.learning_rate."

@@ -92,7 +92,7 @@ def train(job: TrainingJob, *, on_epoch: OnEpoch, stop: Stop) -> Facts:
         )
         with warnings.catch_warnings():  # of Lightning 2.6 about its own use of torch 2.14
             warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
-            trainer.fit(fit, datamodule=data)
+            _fit(trainer, fit, data)
     return _write(job, fit, settings)
 
 
@@ -142,6 +142,18 @@ def _prepare_machine(job: TrainingJob) -> torch.device:
         )
     torch.backends.cudnn.benchmark = True
     return torch.device("cuda", 0)
+
+
+def _fit(trainer: lightning.Trainer, fit: Fit, data: TrainingData) -> None:
+    """Let Lightning run; a GPU that is too small is told with the cure."""
+    try:
+        trainer.fit(fit, datamodule=data)
+    except torch.OutOfMemoryError as error:
+        size = data.config.training.batch_size
+        raise TrainingError(
+            f"training.batch_size: expected room for {size} images a step on the GPU, got "
+            f"{str(error).partition('. ')[0]}. Set training.batch_size={max(2, size // 2)}."
+        ) from error
 
 
 def _rows_of(studies: pd.DataFrame, side: str) -> NDArray[np.int64]:
