@@ -1,0 +1,294 @@
+"""Class activation maps: where a model's evidence lies, scored against the radiologists' boxes.
+
+In: a checkpoint, the images of val and test, the boxes, the model's predictions. Out:
+`cam.json`, with six measures beside those of the constant map, and a PNG per image of the
+gallery. The maps are exact: both models end in global average pooling and one linear layer, so
+the mean of a map plus the bias is the logit (Zhou et al. 2016, arXiv:1512.04150, eq. 2).
+"""
+
+import copy
+import hashlib
+import logging
+from collections.abc import Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pneumonia import agreement
+from pneumonia.assessment import Side
+from pneumonia.checkpoint import Checkpoint
+from pneumonia.config import CamConfig, EvaluationConfig
+from pneumonia.errors import StaleArtifactError
+from pneumonia.figures import cam_panel
+from pneumonia.localisation import (
+    CONTROL_SIDE,
+    THRESHOLDS,
+    Heat,
+    Scores,
+    box_mask,
+    control_map,
+    enlarge,
+    pixel_centres,
+    score,
+)
+from pneumonia.machine import Accelerator
+from pneumonia.network import normalise
+from pneumonia.pool import ImagePool
+from pneumonia.uncertainty import resample_people
+
+logger = logging.getLogger(__name__)
+
+BATCH = 32
+OUTCOMES = ("true positive", "false positive", "false negative", "true negative")
+BOX_SHARES = (0.05, 0.15)
+"""Shares of the frame that part small, medium and large boxes (the union of an image's)."""
+_TOLERANCE = 1e-2  # of a logit; the same arithmetic on another machine differs by some 1e-5
+
+Boxes = Mapping[str, NDArray[np.float64]]
+Row = Mapping[Hashable, Any]
+
+
+def class_activation_maps(features: Tensor, weight: Tensor) -> Tensor:
+    """Weigh the feature maps by the linear layer.
+
+    Args:
+        features: (B, C, h, w) of the last layer before pooling.
+        weight: (C,) of the linear layer.
+
+    Returns:
+        (B, h, w); the mean over the cells is the logit less the bias.
+    """
+    return torch.einsum("bchw,c->bhw", features, weight)
+
+
+@torch.inference_mode()
+def compute_maps(
+    checkpoint: Checkpoint,
+    pool: ImagePool,
+    image_ids: Sequence[str],
+    *,
+    accelerator: Accelerator,
+    workers: int,
+) -> tuple[Heat, NDArray[np.float64]]:
+    """The maps of images and the logits they sum to, in 32 bits.
+
+    Returns:
+        (N, h, w) float32 and (N,) float64, in the order of `image_ids`.
+    """
+    torch.set_num_threads(workers)
+    device = torch.device("cuda" if accelerator == "gpu" else "cpu")
+    model = copy.deepcopy(checkpoint.network).to(device).to(memory_format=torch.channels_last)
+    weight, bias = model.head.weight[0], float(model.head.bias[0])
+    maps = []
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=False):
+        for start in range(0, len(image_ids), BATCH):
+            images = torch.from_numpy(pool.gather_ids(image_ids[start : start + BATCH]))
+            features = model.features(normalise(images.to(device)))
+            maps.append(class_activation_maps(features, weight).cpu().numpy())
+    heats = np.concatenate(maps) if maps else np.empty((0, 1, 1), np.float32)
+    return heats, heats.mean((1, 2), dtype=np.float64) + bias
+
+
+def make_cam(
+    checkpoint: Checkpoint,
+    pool: ImagePool,
+    studies: pd.DataFrame,
+    boxes: pd.DataFrame,
+    predictions: pd.DataFrame,
+    operating_points: Mapping[str, Any],
+    config: CamConfig,
+    evaluation: EvaluationConfig,
+    output: Path,
+    *,
+    accelerator: Accelerator,
+    workers: int,
+) -> dict[str, Any]:
+    """Score the maps of one model, draw its gallery into `output` and return `cam.json`.
+
+    The cut of the scaled map is chosen on the positives of val, for model and control alike;
+    the figures are of the positives of test. Everything is measured on the grid of the original
+    pixels, padding left out. IoU of a map of few cells is capped: 0.57 with 7x7, 0.74 with 14x14.
+
+    Args:
+        pool: has the images of val and test.
+        studies: all sides; the boxes of train positives make the control.
+        operating_points: the model's, as in `operating_points.json`.
+
+    Raises:
+        StaleArtifactError: the predictions are of another checkpoint, or an image has none.
+    """
+    drawn = {str(name): rows for name, rows in boxes.groupby("image_id")}
+    by_image = {
+        name: rows[["x", "y", "width", "height"]].to_numpy(np.float64)
+        for name, rows in drawn.items()
+    }
+    table = studies.sort_values("image_id").merge(
+        predictions[["image_id", "logit", "probability"]], on="image_id", how="left"
+    )
+    positive = table["target"].to_numpy(np.bool_) & table["image_id"].isin(list(by_image))
+    scored = table[positive & table["split"].isin(["val", "test"])]
+    threshold = operating_points["operating_points"][evaluation.operating_point]["threshold"]
+    gallery = choose_gallery(table[table["split"] == "test"], threshold, config.n_images)
+    needed = pd.concat([scored, gallery]).drop_duplicates("image_id")
+    heats, logit = compute_maps(
+        checkpoint, pool, needed["image_id"].tolist(), accelerator=accelerator, workers=workers
+    )
+    _check_logits(checkpoint.model, needed, logit)
+    maps = dict(zip(needed["image_id"], heats, strict=True))
+    train = table[positive & (table["split"] == "train")]
+    control = control_map(
+        [by_image[name] for name in train["image_id"]], train[["rows", "columns"]].to_numpy()
+    )
+    no_control = None if len(train) else "no positive image in train to make the control of"
+    told = _score_all(scored, maps, control, by_image, pool.side, evaluation, workers, no_control)
+    logger.info("%s: scored the maps of %d positive test images.", checkpoint.model, told["n"])
+    panels = _draw_gallery(gallery, maps, by_image, pool, output)
+    return {
+        "model": checkpoint.model,
+        **told,
+        "control_images": len(train),
+        "cells": list(heats.shape[1:]),
+        "operating_point": evaluation.operating_point,
+        "probability_threshold": threshold,
+        **panels,
+    }
+
+
+def choose_gallery(test: pd.DataFrame, threshold: float, n_images: int) -> pd.DataFrame:
+    """An equal share of each outcome, by a hash of image_id: not by how well they look.
+
+    Returns:
+        rows of `test` with their `outcome`; fewer where an outcome is rare.
+    """
+    called = test["probability"].to_numpy() >= threshold
+    target = test["target"].to_numpy(np.bool_)
+    outcome = np.select(
+        [target & called, ~target & called, target & ~called], OUTCOMES[:3], OUTCOMES[3]
+    )
+    lot = [hashlib.sha256(name.encode()).hexdigest() for name in test["image_id"]]
+    ordered = test.assign(outcome=outcome, lot=lot).sort_values("lot")
+    shares = [
+        ordered[ordered["outcome"] == name].head((n_images + 3 - i) // 4)
+        for i, name in enumerate(OUTCOMES)
+    ]
+    return pd.concat(shares).drop(columns="lot")
+
+
+def _check_logits(model: str, rows: pd.DataFrame, logit: NDArray[np.float64]) -> None:
+    predicted = rows["logit"].to_numpy(np.float64)
+    wrong = ~(np.abs(predicted - logit) <= _TOLERANCE * (1 + np.abs(logit)))
+    if wrong.any():
+        first = rows["image_id"].to_numpy()[wrong][0]
+        raise StaleArtifactError(
+            f"predictions of {model}: expected the logits of this checkpoint, got others for "
+            f"{wrong.sum()} images (first: {first}). Run the predictions stage again."
+        )
+
+
+def _score_all(
+    scored: pd.DataFrame,
+    maps: Mapping[str, Heat],
+    control: Heat,
+    boxes: Boxes,
+    side: int,
+    config: EvaluationConfig,
+    workers: int,
+    no_control: str | None,
+) -> dict[str, Any]:
+    """Thresholds from val, figures from test: model, control, their difference and subgroups."""
+
+    def measure(row: Row) -> tuple[Scores, Scores, float]:
+        rows, columns = int(row["rows"]), int(row["columns"])
+        mask = box_mask(boxes[row["image_id"]], rows, columns)
+        own = _on_frame(maps[row["image_id"]], row, side)
+        stretched = enlarge(
+            control,
+            pixel_centres(rows, CONTROL_SIDE / rows),
+            pixel_centres(columns, CONTROL_SIDE / columns),
+        )
+        return score(own, mask), score(stretched, mask), float(mask.mean())
+
+    with ThreadPoolExecutor(workers) as threads:  # sorting lets go of the interpreter
+        results = list(threads.map(measure, scored.to_dict("records")))
+    own, constant = [result[0] for result in results], [result[1] for result in results]
+    shares = [result[2] for result in results]
+    is_test = (scored["split"] == "test").to_numpy(np.bool_)
+    test, tested, tuned = scored[is_test], np.flatnonzero(is_test), np.flatnonzero(~is_test)
+    people, person = np.unique(test["patient_id"].astype(str), return_inverse=True)
+    counts = resample_people(len(people), config.n_resamples if len(people) else 0, config.seed)
+    images = Side(np.ones(len(test), np.bool_), person.astype(np.int64), counts)
+    cuts = [agreement.choose_threshold([one[i] for i in tuned]) for one in (own, constant)]
+    values = [
+        agreement.columns([one[i] for i in tested], cut)
+        for one, cut in zip((own, constant), cuts, strict=True)
+    ]
+    groups: dict[str, list[str | None]] = {
+        "view": [view if isinstance(view, str) else None for view in test["view"]],
+        "boxes": [_size(shares[i]) for i in tested],
+    }
+    return {
+        "n": len(test),
+        "threshold": float(THRESHOLDS[cuts[0]]),
+        **agreement.average(values[0], images),
+        "constant_map": {
+            "threshold": float(THRESHOLDS[cuts[1]]),
+            **agreement.average(values[1], images, withheld=no_control),
+        },
+        "difference": agreement.difference(values[0], values[1], images, withheld=no_control),
+        "subgroups": agreement.by_group(groups, values[0], values[1], images),
+    }
+
+
+def _on_frame(heat: Heat, row: Row, side: int) -> Heat:
+    """A map on the original pixels (rows, columns); cells of padding are left out."""
+    height, width = (cells / side for cells in heat.shape)
+    return enlarge(
+        heat,
+        pixel_centres(int(row["rows"]), row["scale"] * height, row["offset_y"] * height),
+        pixel_centres(int(row["columns"]), row["scale"] * width, row["offset_x"] * width),
+    )
+
+
+def _size(share: float) -> str:
+    small, large = (f"{limit:.0%}" for limit in BOX_SHARES)
+    if share < BOX_SHARES[0]:
+        return f"below {small} of the frame"
+    return f"{small} to {large}" if share < BOX_SHARES[1] else f"above {large}"
+
+
+def _draw_gallery(
+    gallery: pd.DataFrame,
+    maps: Mapping[str, Heat],
+    boxes: Boxes,
+    pool: ImagePool,
+    output: Path,
+) -> dict[str, Any]:
+    """A PNG per image, all on one scale."""
+    values = np.array([maps[name] for name in gallery["image_id"]], np.float64)
+    low, high = np.quantile(values, [0.01, 0.99]).tolist() if values.size else (0.0, 0.0)
+    panels = []
+    for number, row in enumerate(gallery.to_dict("records"), 1):
+        heat = maps[row["image_id"]]
+        centres = [pixel_centres(pool.side, cells / pool.side) for cells in heat.shape]
+        own = boxes.get(row["image_id"], np.empty((0, 4)))
+        stored = own * row["scale"] + np.array([row["offset_x"], row["offset_y"], 0, 0])
+        image = pool.gather_ids([row["image_id"]])[0]
+        file = f"{number:02d}-{str(row['outcome']).replace(' ', '-')}.png"
+        panel = cam_panel(image, enlarge(heat, *centres), stored, (low, high))
+        (output / file).write_bytes(panel)
+        panels.append(
+            {
+                "file": file,
+                "image_id": row["image_id"],
+                "outcome": row["outcome"],
+                "probability": float(row["probability"]),
+                "boxes": len(own),
+            }
+        )
+    return {"panels": panels, "scale": [low, high]}

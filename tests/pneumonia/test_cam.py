@@ -1,0 +1,253 @@
+"""The maps are exact, the scores are those of the boxes, the gallery is drawn by lot."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pneumonia.agreement import average, by_group, choose_threshold, columns, difference
+from pneumonia.assessment import Side
+from pneumonia.cam import (
+    OUTCOMES,
+    choose_gallery,
+    class_activation_maps,
+    compute_maps,
+    make_cam,
+)
+from pneumonia.checkpoint import Checkpoint
+from pneumonia.config import CamConfig, EvaluationConfig
+from pneumonia.errors import StaleArtifactError
+from pneumonia.localisation import MEASURES, THRESHOLDS, Scores
+from pneumonia.network import MODELS, build, normalise
+from pneumonia.pool import ImagePool
+from pneumonia.uncertainty import resample_people
+
+SIDE = 64
+CPU = {"accelerator": "cpu", "workers": 1}
+
+
+def make_checkpoint(model="custom_cnn"):
+    torch.manual_seed(0)
+    network = build(model).eval()
+    return Checkpoint(
+        model=model, network=network, image_size=SIDE, crop_size=56, mean=0.449, std=0.226,
+        fine_maps=False, epoch=1, val_loss=0.5, val_auroc=0.5, training={},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    """64 noisy images, each with a bright square at its box."""
+    folder = tmp_path_factory.mktemp("pool")
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 90, (64, SIDE, SIDE)).astype(np.uint8)
+    images[:, 16:40, 8:24] += 150
+    (folder / "shard").mkdir()
+    np.save(folder / "shard" / "images.npy", images)
+    table = pd.DataFrame(
+        {"image_id": [f"i{n:02d}" for n in range(64)], "pool": "shard", "row": range(64)}
+    )
+    return ImagePool(folder, table)
+
+
+@pytest.fixture(scope="module")
+def tables(pool):
+    """Studies and boxes of the pool, and the predictions of the untrained model."""
+    image_ids = [f"i{n:02d}" for n in range(64)]
+    studies = pd.DataFrame(
+        {
+            "image_id": image_ids,
+            "patient_id": [f"p{n // 2:02d}" for n in range(64)],
+            "split": ["train"] * 16 + ["val"] * 16 + ["test"] * 32,
+            "target": [n % 2 == 0 for n in range(64)],
+            "view": ["AP", "PA"] * 32,
+            "rows": 256,
+            "columns": 256,
+            "scale": 0.25,
+            "offset_x": 0.0,
+            "offset_y": 0.0,
+        }
+    )
+    positive = studies.loc[studies["target"], "image_id"]
+    boxes = pd.DataFrame(
+        {"image_id": positive, "x": 32.0, "y": 64.0, "width": 64.0, "height": 96.0}
+    )
+    _, logit = compute_maps(make_checkpoint(), pool, image_ids, **CPU)
+    predictions = pd.DataFrame({"image_id": image_ids, "logit": logit})
+    predictions["probability"] = 1 / (1 + np.exp(-logit))
+    return studies, boxes, predictions
+
+
+def run(pool, tables, output, n_images=8, **replaced):
+    studies, boxes, predictions = (
+        replaced.get(name, table)
+        for name, table in zip(("studies", "boxes", "predictions"), tables, strict=True)
+    )
+    middle = float(predictions["probability"].median())
+    decisions = {"operating_points": {"youden": {"threshold": middle, "rule": "test"}}}
+    return make_cam(
+        make_checkpoint(), pool, studies, boxes, predictions, decisions,
+        CamConfig(n_images=n_images), EvaluationConfig(n_resamples=50), output, **CPU,
+    )  # fmt: skip
+
+
+def test_class_activation_map_hand_computed():
+    features = torch.tensor([[[[1.0, 2.0]], [[3.0, 4.0]]]])  # (1, 2, 1, 2)
+    heat = class_activation_maps(features, torch.tensor([10.0, -1.0]))
+    assert heat.tolist() == [[[7.0, 16.0]]]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_mean_of_the_map_plus_bias_is_the_logit(model, pool):
+    checkpoint = make_checkpoint(model)
+    heats, logit = compute_maps(checkpoint, pool, ["i03", "i00", "i40"], **CPU)
+    with torch.inference_mode():
+        images = torch.from_numpy(pool.gather_ids(["i03", "i00", "i40"]))
+        expected = checkpoint.network(normalise(images)).numpy()
+    assert heats.shape[0] == 3
+    assert logit == pytest.approx(expected, abs=1e-4)
+
+
+def test_make_cam_writes_the_contract(pool, tables, tmp_path):
+    told = run(pool, tables, tmp_path)
+    assert told["n"] == 16
+    for part in (told, told["constant_map"], told["difference"]):
+        for name in MEASURES:
+            assert set(part[name]) == {"value", "low", "high", "reason"}
+    assert told["threshold"] in THRESHOLDS
+    # every box is the same, so the control knows it
+    assert told["constant_map"]["pointing"]["value"] == 1
+    assert told["constant_map"]["auprc"]["value"] == pytest.approx(1, abs=0.02)
+    assert told["difference"]["auprc"]["value"] <= 0
+    assert [group["by"] for group in told["subgroups"]] == ["view", "boxes"]
+    json.dumps(told, allow_nan=False)
+
+
+def test_make_cam_draws_the_gallery(pool, tables, tmp_path):
+    told = run(pool, tables, tmp_path)
+    files = [panel["file"] for panel in told["panels"]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
+    for panel in told["panels"]:
+        assert (panel["boxes"] > 0) == panel["outcome"].endswith(
+            ("true positive", "false negative")
+        )
+    low, high = told["scale"]
+    assert low < high
+
+
+def test_make_cam_again_gives_the_same_bytes(pool, tables, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    assert run(pool, tables, first) == run(pool, tables, second)
+    for path in first.iterdir():
+        assert path.read_bytes() == (second / path.name).read_bytes()
+
+
+def test_make_cam_row_order_makes_no_difference(pool, tables, tmp_path):
+    shuffled = {
+        name: table.sample(frac=1, random_state=0)
+        for name, table in zip(("studies", "boxes", "predictions"), tables, strict=True)
+    }
+    assert run(pool, tables, tmp_path, 0, **shuffled) == run(pool, tables, tmp_path, 0)
+
+
+def test_make_cam_no_images_asked_for_draws_none(pool, tables, tmp_path):
+    assert run(pool, tables, tmp_path, n_images=0)["panels"] == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_make_cam_predictions_of_another_checkpoint_are_refused(pool, tables, tmp_path):
+    other = tables[2].assign(logit=tables[2]["logit"] + 1)
+    with pytest.raises(StaleArtifactError, match="got others for"):
+        run(pool, tables, tmp_path, predictions=other)
+
+
+def test_make_cam_without_train_boxes_withholds_the_control(pool, tables, tmp_path):
+    studies = tables[0][tables[0]["split"] != "train"]
+    told = run(pool, tables, tmp_path, 0, studies=studies)
+    assert told["auprc"]["value"] is not None
+    for part in (told["constant_map"], told["difference"]):
+        assert part["auprc"]["value"] is None
+        assert part["auprc"]["reason"] == "no positive image in train to make the control of"
+
+
+def test_gallery_is_an_equal_share_by_lot(tables):
+    studies, _, predictions = tables
+    test = studies[studies["split"] == "test"].merge(predictions, on="image_id")
+    middle = float(test["probability"].median())
+    gallery = choose_gallery(test, middle, 10)
+    counts = gallery["outcome"].value_counts()
+    assert counts.reindex(OUTCOMES).tolist() == [3, 3, 2, 2]
+    again = choose_gallery(test.sample(frac=1, random_state=1), middle, 10)
+    assert again["image_id"].tolist() == gallery["image_id"].tolist()
+    called = gallery["probability"] >= middle
+    assert (gallery["outcome"].str.endswith("positive") == called).all()
+
+
+def draw_scores(rng, n):
+    return [
+        Scores(
+            pointing=float(rng.random() < 0.5),
+            iou=rng.random(len(THRESHOLDS)),
+            dice=rng.random(len(THRESHOLDS)),
+            cnr=rng.normal(),
+            auprc=rng.random(),
+            energy_in_boxes=float("nan") if rng.random() < 0.2 else rng.random(),
+        )
+        for _ in range(n)
+    ]
+
+
+@pytest.fixture
+def measured():
+    rng = np.random.default_rng(0)
+    person = np.repeat(np.arange(20), 2)
+    side = Side(np.ones(40, bool), person, resample_people(20, 100, 0))
+    return side, *(columns(draw_scores(rng, 40), 30) for _ in range(2))
+
+
+def test_average_leaves_undefined_images_out(measured):
+    side, own, _ = measured
+    told = average(own, side)
+    assert told["energy_in_boxes"]["value"] == pytest.approx(np.nanmean(own["energy_in_boxes"]))
+    assert told["iou"]["low"] < told["iou"]["value"] < told["iou"]["high"]
+
+
+def test_average_of_no_image_says_so(measured):
+    side, own, _ = measured
+    nothing = np.zeros(40, bool)
+    told = average({name: column[nothing] for name, column in own.items()}, side.part(nothing))
+    assert told["iou"] == {"value": None, "low": None, "high": None, "reason": "no positive image"}
+
+
+def test_difference_is_paired_over_images_where_both_are_defined(measured):
+    side, own, control = measured
+    told = difference(own, control, side)
+    both = ~np.isnan(own["energy_in_boxes"] + control["energy_in_boxes"])
+    expected = (own["energy_in_boxes"] - control["energy_in_boxes"])[both].mean()
+    assert told["energy_in_boxes"]["value"] == pytest.approx(expected)
+    same = difference(own, own, side)
+    assert (same["iou"]["low"], same["iou"]["high"]) == (0, 0)
+
+
+def test_subgroups_too_small_are_null_with_the_reason(measured):
+    side, own, control = measured
+    labels = ["AP"] * 31 + ["PA"] * 9
+    groups = by_group({"view": labels}, own, control, side)
+    assert groups[0]["iou"]["value"] == pytest.approx(own["iou"][:31].mean())
+    assert groups[1]["iou"]["value"] is None
+    assert groups[1]["iou"]["reason"].startswith("too small: 9")
+
+
+def test_threshold_has_the_largest_mean_iou():
+    scores = draw_scores(np.random.default_rng(1), 5)
+    best = np.mean([one.iou for one in scores], axis=0)
+    assert best[choose_threshold(scores)] == best.max()
+
+
+def test_threshold_without_images_is_rejected():
+    with pytest.raises(ValueError, match="at least one positive image"):
+        choose_threshold([])
