@@ -24,17 +24,16 @@ def read_file(path: Path) -> bytes:
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        try:
+            status = os.fstat(descriptor)
+            check_file(status)
+            data = os.read(descriptor, status.st_size)
+            while len(data) < status.st_size and (more := os.read(descriptor, status.st_size)):
+                data += more
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise refusal_of(error) from error
-    with os.fdopen(descriptor, "rb", buffering=0) as handle:
-        status = os.fstat(descriptor)
-        check_file(status)
-        try:
-            data = handle.read(status.st_size + 1) or b""
-            while len(data) < status.st_size and (more := handle.read(status.st_size - len(data))):
-                data += more
-        except OSError as error:
-            raise refusal_of(error) from error
     return data
 
 
