@@ -242,6 +242,15 @@ def test_make_split_too_few_people_raises_with_the_cure():
         split_tables(tables)
 
 
+def test_make_split_empty_test_side_is_an_error_unless_a_split_file_asks_for_it():
+    labels, boxes, images, persons = make_tables(400, 200)
+    people = {person: place(patient_id(f"person {person}"), 56) for person in persons["person"]}
+    keep = persons.loc[persons["person"].map(people) >= 0.1, "image_id"]
+    images = images[images["image_id"].isin(keep)]
+    with pytest.raises(SplitError, match=r"^test: expected images of both classes, got 0 positive"):
+        split_tables((labels, boxes, images, persons))
+
+
 def test_make_split_nothing_to_split_raises():
     labels, boxes, images, persons = make_tables(30, 10)
     with pytest.raises(SplitError, match="expected images with a label, got none among 0 images"):
