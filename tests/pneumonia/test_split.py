@@ -130,10 +130,10 @@ def test_make_split_counts_files_and_labels_that_have_no_partner():
     assert split.facts["images"] == 288
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**40), more=st.integers(1, 400), shuffle=st.integers(0, 99))
 def test_make_split_new_data_and_their_order_move_nobody(seed, more, shuffle):
-    tables = make_tables(1200, 400)
+    tables = make_tables(900, 300)
     config = SplitConfig(seed=seed, val_fraction=0.2, test_fraction=0.2)
     whole = sides_of(split_tables(tables, config=config).studies)
     fewer = [table.sample(frac=1, random_state=shuffle) for table in tables]
@@ -144,7 +144,7 @@ def test_make_split_new_data_and_their_order_move_nobody(seed, more, shuffle):
     )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**40), val=st.floats(0.05, 0.6))
 def test_make_split_another_val_fraction_never_changes_test(seed, val):
     tables = make_tables(600, 600)
