@@ -131,7 +131,6 @@ def _prepare_machine(job: TrainingJob) -> torch.device:
             "a training runs on one device."
         )
     torch.set_num_threads(workers(job.config))
-    torch.set_flush_denormal(True)  # vanishing weights would slow a CPU down a hundredfold
     if job.accelerator == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():

@@ -1,10 +1,13 @@
-"""Tables as the stages before evaluation leave them, small and drawn from a seed."""
+"""Tables as the stages leave them and a training, small and drawn from a seed."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from pneumonia import config
+from pneumonia.pool import IMAGES
 from pneumonia.thresholds import operating_points as choose_points
+from pneumonia.trainer_process import TrainingJob
 
 CALIBRATION = {"custom_cnn": {"a": 0.8, "b": -0.3}, "resnet18": {"a": 1.1, "b": -1.0}}
 SKILL = {"custom_cnn": 1.2, "resnet18": 2.2}
@@ -71,3 +74,61 @@ def operating_points(studies, predictions):
             ),
         }
     return decisions
+
+
+@pytest.fixture(scope="session")
+def make_pool():
+    """Makes two shards of noise of 32 px, the positives with a bright square; returns studies."""
+
+    def make(folder, n=48, seed=0):
+        rng = np.random.default_rng(seed)
+        target = np.arange(n) % 3 == 0
+        images = rng.integers(60, 120, (n, 32, 32), dtype=np.uint8)
+        for i in np.flatnonzero(target):
+            y, x = rng.integers(4, 20, 2)
+            images[i, y : y + 8, x : x + 8] += 80
+        shard = np.arange(n) // (n // 2)
+        for number, key in enumerate("ab"):
+            (folder / "pool" / key).mkdir(parents=True)
+            np.save(folder / "pool" / key / IMAGES, images[shard == number])
+        return pd.DataFrame(
+            {
+                "image_id": [f"image-{i:03d}" for i in range(n)],
+                "split": np.where(np.arange(n) < n * 2 // 3, "train", "val"),
+                "target": target,
+                "pool": np.array(["a", "b"])[shard],
+                "row": np.arange(n) - shard * (n // 2),
+            }
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_job(make_pool):
+    """Makes a training of three epochs of four steps over `make_pool`'s images."""
+
+    def make(folder, *settings, studies=None):
+        studies = make_pool(folder) if studies is None else studies
+        studies.to_parquet(folder / "studies.parquet", index=False)
+        for name in ("output", "state"):
+            (folder / name).mkdir()
+        small = [
+            "shards.image_size=32",
+            "training.weights=none",
+            "training.epochs=3",
+            "training.batch_size=8",
+            "runtime.workers=1",
+        ]
+        return TrainingJob(
+            model="custom_cnn",
+            config=config.parse_settings([*small, *settings]),
+            pool=str(folder / "pool"),
+            studies=str(folder / "studies.parquet"),
+            output=str(folder / "output"),
+            state=str(folder / "state"),
+            precision="32",
+            accelerator="cpu",
+        )
+
+    return make

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from tiny import SIDE, make_pool
 
 from pneumonia import augment, config
 from pneumonia.batches import Epoch, MappedSource, ResidentSource, TrainingData, Whole, open_source
 from pneumonia.network import normalise
 from pneumonia.pool import ImagePool
 
+SIDE = 32  # of `make_pool`'s images
 CPU = torch.device("cpu")
 
 
@@ -17,7 +17,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def studies(folder):
+def studies(folder, make_pool):
     return make_pool(folder)
 
 

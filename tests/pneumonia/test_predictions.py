@@ -5,7 +5,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
-from tiny import SIDE, make_pool
 
 from pneumonia import network
 from pneumonia.checkpoint import Checkpoint
@@ -20,6 +19,7 @@ from pneumonia.predictions import (
     predict_logits,
 )
 
+SIDE = 32  # of `make_pool`'s images
 FLAGS = [False, True]
 
 
@@ -33,7 +33,7 @@ def trained():
 
 
 @pytest.fixture(scope="module")
-def pool(tmp_path_factory):
+def pool(tmp_path_factory, make_pool):
     folder = tmp_path_factory.mktemp("predictions")
     return ImagePool(folder / "pool", make_pool(folder))
 

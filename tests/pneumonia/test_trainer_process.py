@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny import make_job
 
 from pneumonia.child_process import Stop
 from pneumonia.errors import ConfigError, TrainingError
@@ -38,7 +37,7 @@ def lock(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
+def undisturbed(tmp_path_factory, make_job):
     """What `make_job`'s training writes, run in this process."""
     job = make_job(tmp_path_factory.mktemp("undisturbed"))
     train(job, on_epoch=lambda _: None, stop=Stop())
@@ -84,13 +83,15 @@ def wait_until(condition, seconds=10.0):
         time.sleep(0.05)
 
 
-def test_job_survives_json(tmp_path):
+def test_job_survives_json(tmp_path, make_job):
     job = make_job(tmp_path, "training.crop_size=28", 'shards.accept=["CR"]')
     job.write(tmp_path / "job.json")
     assert TrainingJob.read(tmp_path / "job.json") == job
 
 
-def test_run_training_killed_twice_goes_on_to_the_same_bytes(undisturbed, tmp_path, lock, caplog):
+def test_run_training_killed_twice_goes_on_to_the_same_bytes(
+    undisturbed, tmp_path, lock, caplog, make_job
+):
     """`kill -9` after the first and the second epoch; each epoch is told once."""
     job, told, deaths = make_job(tmp_path), [], []
 
@@ -116,7 +117,9 @@ def test_run_training_killed_twice_goes_on_to_the_same_bytes(undisturbed, tmp_pa
     assert "from epoch 3, step" in caplog.text or "from epoch 2, step" in caplog.text
 
 
-def test_run_training_interrupted_ends_the_child_with_a_resume_point(undisturbed, tmp_path, lock):
+def test_run_training_interrupted_ends_the_child_with_a_resume_point(
+    undisturbed, tmp_path, lock, make_job
+):
     """Ctrl-C in the parent; what it leaves goes on in mid-epoch or at its end."""
     job = make_job(tmp_path)
 
@@ -133,7 +136,7 @@ def test_run_training_interrupted_ends_the_child_with_a_resume_point(undisturbed
     assert outcome(job) == undisturbed
 
 
-def test_child_told_to_stop_exits_143_and_leaves_no_process(tmp_path):
+def test_child_told_to_stop_exits_143_and_leaves_no_process(tmp_path, make_job):
     job = make_job(tmp_path, "training.epochs=1000", "training.patience=1000")
     job.write(tmp_path / "job.json")
     child = subprocess.Popen(
@@ -153,7 +156,7 @@ def test_child_told_to_stop_exits_143_and_leaves_no_process(tmp_path):
         os.killpg(child.pid, 0)
 
 
-def test_child_ends_when_its_parent_dies_and_holds_the_lock_until_then(tmp_path):
+def test_child_ends_when_its_parent_dies_and_holds_the_lock_until_then(tmp_path, make_job):
     job = make_job(tmp_path, "training.epochs=1000", "training.patience=1000")
     job.write(tmp_path / "job.json")
     parent = subprocess.Popen(
@@ -172,14 +175,14 @@ def test_child_ends_when_its_parent_dies_and_holds_the_lock_until_then(tmp_path)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def test_run_training_raises_the_childs_error_as_its_class(tmp_path, lock):
+def test_run_training_raises_the_childs_error_as_its_class(tmp_path, lock, make_job):
     job = make_job(tmp_path, f"training.weights={tmp_path / 'missing.pth'}")
     with pytest.raises(ConfigError, match=r"missing.pth: expected a file of tensors"):
         run_training(job, lock=lock, on_epoch=lambda _: None)
     assert trainers(job) == []
 
 
-def test_run_training_raises_the_machines_fault_as_oserror(tmp_path, lock):
+def test_run_training_raises_the_machines_fault_as_oserror(tmp_path, lock, make_job):
     """A full disk, a vanished mount: what a retry may mend."""
     job = make_job(tmp_path, "training.epochs=1")
     (tmp_path / "output").rmdir()

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny import make_job, make_pool
 
 from pneumonia import checkpoint, network, resume
 from pneumonia.child_process import Stop
@@ -30,7 +29,7 @@ def history(job):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, make_job):
     """A job that ran undisturbed, its facts and what it told."""
     job, told = make_job(tmp_path_factory.mktemp("finished")), []
     return job, run(job, told.append), told
@@ -60,26 +59,28 @@ def test_train_tells_and_notes_each_epoch(finished):
     assert json.loads(json.dumps(told))[0]["epochs"] == 3
 
 
-def test_train_same_job_gives_same_bytes(finished, tmp_path):
+def test_train_same_job_gives_same_bytes(finished, tmp_path, make_job):
     job = make_job(tmp_path)
     run(job)
     assert outcome(job) == outcome(finished[0])
 
 
-def test_train_row_order_of_the_table_changes_nothing(finished, tmp_path):
+def test_train_row_order_of_the_table_changes_nothing(finished, tmp_path, make_job, make_pool):
     job = make_job(tmp_path, studies=make_pool(tmp_path).sample(frac=1, random_state=0))
     run(job)
     assert outcome(job) == outcome(finished[0])
 
 
-def test_train_another_seed_gives_other_weights(finished, tmp_path):
+def test_train_another_seed_gives_other_weights(finished, tmp_path, make_job):
     job = make_job(tmp_path, "training.seed=1")
     run(job)
     assert outcome(job)["checkpoint.ckpt"] != outcome(finished[0])["checkpoint.ckpt"]
 
 
 @pytest.mark.parametrize("steps", [1, 5, 11])
-def test_train_stopped_at_a_step_goes_on_to_the_same_bytes(finished, tmp_path, monkeypatch, steps):
+def test_train_stopped_at_a_step_goes_on_to_the_same_bytes(
+    finished, tmp_path, monkeypatch, steps, make_job
+):
     """Told to stop in mid-epoch or at an epoch's last step, which is left for its end."""
     job, stop = make_job(tmp_path), Stop()
     forward, calls = network.Classifier.forward, []
@@ -100,7 +101,7 @@ def test_train_stopped_at_a_step_goes_on_to_the_same_bytes(finished, tmp_path, m
     assert outcome(job) == outcome(finished[0])
 
 
-def test_train_goes_on_from_the_point_before_a_torn_one(finished, tmp_path):
+def test_train_goes_on_from_the_point_before_a_torn_one(finished, tmp_path, make_job):
     job, stop = make_job(tmp_path), Stop()
 
     def stop_after_two(event):
@@ -116,7 +117,7 @@ def test_train_goes_on_from_the_point_before_a_torn_one(finished, tmp_path):
     assert outcome(job) == outcome(finished[0])
 
 
-def test_train_killed_after_its_last_epoch_only_writes(finished, tmp_path):
+def test_train_killed_after_its_last_epoch_only_writes(finished, tmp_path, make_job):
     job = make_job(tmp_path)
     run(job)
     for path in Path(job.output).iterdir():
@@ -127,7 +128,7 @@ def test_train_killed_after_its_last_epoch_only_writes(finished, tmp_path):
     assert outcome(job) == outcome(finished[0])
 
 
-def test_train_learns_what_can_be_seen(tmp_path):
+def test_train_learns_what_can_be_seen(tmp_path, make_job, make_pool):
     job = make_job(
         tmp_path,
         "training.epochs=8",
@@ -140,7 +141,7 @@ def test_train_learns_what_can_be_seen(tmp_path):
     assert losses.iloc[-1] < losses.iloc[0]
 
 
-def test_train_stops_early_and_keeps_the_best_epoch(tmp_path):
+def test_train_stops_early_and_keeps_the_best_epoch(tmp_path, make_job):
     """A rate that wrecks the weights: val gets worse at once."""
     job = make_job(tmp_path, "training.epochs=12", "training.patience=2")
     wrecked = parse_settings(["training.learning_rate=3.0"]).training.learning_rate
@@ -153,7 +154,7 @@ def test_train_stops_early_and_keeps_the_best_epoch(tmp_path):
     assert len(table) - facts["epoch"] == 2
 
 
-def test_train_from_a_file_of_weights_names_it_by_content(finished, tmp_path):
+def test_train_from_a_file_of_weights_names_it_by_content(finished, tmp_path, make_job):
     source = Path(finished[0].output) / "checkpoint.ckpt"
     first, second = tmp_path / "first", tmp_path / "second"
     outcomes = []
@@ -169,12 +170,12 @@ def test_train_from_a_file_of_weights_names_it_by_content(finished, tmp_path):
     assert trained.training["weights"].startswith("sha256:")
 
 
-def test_train_in_bf16_runs_to_the_end(tmp_path):
+def test_train_in_bf16_runs_to_the_end(tmp_path, make_job):
     facts = run(replace(make_job(tmp_path, "training.epochs=1"), precision="bf16"))
     assert np.isfinite(facts["val_loss"])
 
 
-def test_train_loss_that_is_not_finite_names_step_and_images(tmp_path):
+def test_train_loss_that_is_not_finite_names_step_and_images(tmp_path, make_job):
     weights = network.build("custom_cnn").state_dict()
     weights["head.bias"] = torch.tensor([float("nan")])
     torch.save(weights, tmp_path / "nan.pth")
@@ -185,19 +186,19 @@ def test_train_loss_that_is_not_finite_names_step_and_images(tmp_path):
         run(job)
 
 
-def test_train_side_without_both_classes_raises(tmp_path):
+def test_train_side_without_both_classes_raises(tmp_path, make_job, make_pool):
     studies = make_pool(tmp_path)
     studies.loc[studies["split"] == "val", "target"] = False
     with pytest.raises(TrainingError, match="val: expected images of both classes, got 0 pos"):
         run(make_job(tmp_path, studies=studies))
 
 
-def test_train_on_several_devices_is_refused(tmp_path):
+def test_train_on_several_devices_is_refused(tmp_path, make_job):
     with pytest.raises(ConfigError, match=r"runtime.devices: expected 1, got 2"):
         run(make_job(tmp_path, "runtime.devices=2"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_train_on_a_gpu_that_torch_cannot_use_is_refused(tmp_path):
+def test_train_on_a_gpu_that_torch_cannot_use_is_refused(tmp_path, make_job):
     with pytest.raises(ConfigError, match="Install its CUDA build"):
         run(replace(make_job(tmp_path), accelerator="gpu"))
