@@ -51,6 +51,7 @@ _STYLE: Any = {  # Any: Matplotlib types its keys one by one
     "lines.linewidth": 1.7,
     "lines.solid_capstyle": "round",
     "svg.fonttype": "path",
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
     "svg.hashsalt": "pneumonia",
 }
 

@@ -1,0 +1,187 @@
+"""Pictures of a run, each a data URI with a text for those who do not see it.
+
+In: histories, predictions, `evaluation.json`, `cam.json` with its PNG files, sample images. Out:
+pictures that a page embeds. Drawing itself is `figures`.
+"""
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pneumonia import figures, tables
+from pneumonia.metrics import net_benefit, threshold_curve
+from pneumonia.reliability import reliability
+
+OUTCOMES = ("true positive", "false positive", "false negative", "true negative")
+MAX_THRESHOLD = 0.6
+"""Right end of the decision curve: nobody waits for more certainty to look at a film again."""
+
+Scores = Mapping[str, tuple[NDArray[np.float64], NDArray[np.bool_]]]
+"""Per model probability and target (N,) of test."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An embedded picture.
+
+    Args:
+        source: a data URI.
+        alternative: what it shows, for those who do not see it.
+    """
+
+    source: str
+    alternative: str
+
+
+def probabilities(
+    studies: pd.DataFrame, predictions: Mapping[str, pd.DataFrame]
+) -> dict[str, tuple[NDArray[np.float64], NDArray[np.bool_]]]:
+    """Per model the probabilities and targets of test; empty without a test side."""
+    target = studies.loc[studies["split"] == "test"].set_index("image_id")["target"]
+    scores = {}
+    for model, table in predictions.items():
+        rows = table[table["image_id"].isin(target.index)]
+        truth = target.loc[rows["image_id"]].to_numpy(np.bool_)
+        if truth.any() and not truth.all():
+            scores[model] = rows["probability"].to_numpy(np.float64), truth
+    return scores
+
+
+def training_curves(histories: Mapping[str, pd.DataFrame]) -> dict[str, Picture]:
+    """Learning curves of all models."""
+    losses, aurocs = {}, {}
+    for model, history in histories.items():
+        epoch = history["epoch"].to_numpy(np.float64)
+        train, val, auroc = (
+            history[name].to_numpy(np.float64) for name in ("train_loss", "val_loss", "val_auroc")
+        )
+        losses[model] = {"train": (epoch, train), "val": (epoch, val)}
+        aurocs[model] = (epoch, auroc)
+    ends = ", ".join(
+        f"{model} ends at a val AUROC of {line[1][-1]:.3f} after {len(line[0])} epochs"
+        for model, line in aurocs.items()
+        if len(line[0])
+    )
+    drawing = figures.learning_curves(losses, aurocs)
+    return {"learning": _svg(drawing, f"Loss and AUROC by epoch: {ends}.")}
+
+
+def test_curves(
+    evaluation: Mapping[str, Any],
+    test: Mapping[str, tuple[NDArray[np.float64], NDArray[np.bool_]]],
+) -> dict[str, Picture]:
+    """ROC, precision-recall, calibration and decision curves of all models."""
+    roc, precision, calibration, benefit = {}, {}, {}, {}
+    roc_points, precision_points, areas = {}, {}, []
+    threshold = np.linspace(0, MAX_THRESHOLD, 121)
+    for model, (probability, target) in test.items():
+        curve = threshold_curve(probability, target)
+        roc[model] = (curve.fall_out, curve.recall)
+        precision[model] = (curve.recall, curve.precision)
+        bins = reliability(probability, target)
+        calibration[model] = (bins.probability, bins.observed)
+        benefit[model] = net_benefit(probability, target, threshold)
+        block = evaluation["models"][model]["test"]
+        areas.append(f"{model} {tables.value(block['auroc'])}")
+        recall, specificity, ppv = (
+            block[name]["value"] for name in ("recall", "specificity", "precision")
+        )
+        roc_points[model] = (1 - specificity, recall)
+        if ppv is not None:
+            precision_points[model] = (recall, ppv)
+    prevalence = float(target.mean())
+    call_all = net_benefit(np.ones(len(target)), target, threshold)
+    told = "; ".join(areas)
+    return {
+        "roc": _svg(figures.roc_curves(roc, roc_points), f"ROC curves. AUROC: {told}."),
+        "precision": _svg(
+            figures.precision_recall_curves(precision, precision_points, prevalence),
+            f"Precision over sensitivity, above the prevalence of {prevalence:.3f}.",
+        ),
+        "calibration": _svg(
+            figures.calibration_curves(calibration),
+            "Observed share of positives over predicted probability, beside the diagonal.",
+        ),
+        "decision": _svg(
+            figures.decision_curves(threshold, benefit, call_all, prevalence),
+            "Net benefit over the threshold probability, beside calling everyone and no one.",
+        ),
+        "histogram": _svg(
+            figures.histogram(
+                {"negative": probability[~target], "positive": probability[target]},
+                f"probability by {model}",
+            ),
+            f"Probabilities by {model} of negative and positive images.",
+        ),
+    }
+
+
+def overview(evaluation: Mapping[str, Any]) -> Picture:
+    """AUROC of models and controls, one below the other."""
+    rows = [
+        figures.Interval(name, *_ends(block["auroc"]), note="not defined")
+        for name, block in tables.blocks(evaluation, "test")
+    ]
+    told = "; ".join(
+        f"{name} {tables.tell(block['auroc'])}" for name, block in tables.blocks(evaluation, "test")
+    )
+    drawing = figures.forest({"": rows}, 0.5, "AUROC on test, 95 % interval")
+    return _svg(drawing, f"AUROC on test: {told}.")
+
+
+def subgroups(model: str, sides: Mapping[str, Any]) -> Picture:
+    """Forest plot of a model's AUROC by subgroup."""
+    groups: dict[str, list[figures.Interval]] = {}
+    for group in sides["subgroups"]:
+        heading = tables.GROUP_NAMES.get(group["by"], group["by"])
+        label = f"{group['value']} ({group['n']:,})"
+        row = figures.Interval(label, *_ends(group["auroc"]), note="too small")
+        groups.setdefault(heading, []).append(row)
+    whole = sides["test"]["auroc"]
+    drawing = figures.forest(groups, whole["value"], "AUROC on test, 95 % interval")
+    return _svg(drawing, f"AUROC of {model} by subgroup, all test images: {tables.tell(whole)}.")
+
+
+def panels(model: str, cam: Mapping[str, Any], folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Per outcome the panels of a model, with pictures."""
+    told: dict[str, list[dict[str, Any]]] = {outcome: [] for outcome in OUTCOMES}
+    for panel in cam["panels"]:
+        boxes = f"{panel['boxes']} boxes" if panel["boxes"] != 1 else "1 box"
+        alternative = (
+            f"{panel['outcome'].capitalize()}: image {panel['image_id']} with {boxes}, and the "
+            f"map of {model}, probability {panel['probability']:.2f}."
+        )
+        data = (folder / panel["file"]).read_bytes()
+        told[panel["outcome"]].append(dict(panel) | {"picture": _png(data, alternative)})
+    return told
+
+
+def samples(images: NDArray[np.uint8], rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Sample images with captions; `rows` has image_id, target, class and view of each."""
+    told = []
+    for image, row in zip(images, rows.to_dict("records"), strict=True):
+        kind = row["class"] if isinstance(row["class"], str) else None
+        kind = kind or ("Lung Opacity" if row["target"] else "no lung opacity")
+        view = row["view"] if isinstance(row["view"], str) else "view not stated"
+        caption = f"{kind}, {view}"
+        picture = _png(figures.image_png(image), f"Image {row['image_id']}: {caption}.")
+        told.append({"caption": caption, "picture": picture, "image_id": row["image_id"]})
+    return told
+
+
+def _ends(figure: Mapping[str, Any]) -> tuple[float | None, float | None, float | None]:
+    return figure["value"], figure["low"], figure["high"]
+
+
+def _svg(data: bytes, alternative: str) -> Picture:
+    return Picture(f"data:image/svg+xml;base64,{base64.b64encode(data).decode()}", alternative)
+
+
+def _png(data: bytes, alternative: str) -> Picture:
+    return Picture(f"data:image/png;base64,{base64.b64encode(data).decode()}", alternative)

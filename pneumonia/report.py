@@ -1,0 +1,181 @@
+"""The report: everything a run has found, as one HTML file that stands alone.
+
+In: what the stages left, as tables and dictionaries. Out: `report.html`. Its first screen is the
+answer; pictures are embedded, nothing is fetched, no script runs, and whatever comes from a file
+is escaped. Figures on it are of test unless they say val.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from numpy.typing import NDArray
+
+from pneumonia import pictures, summary, tables
+from pneumonia.artifacts import Facts
+
+logger = logging.getLogger(__name__)
+
+REPORT = "report.html"
+ANCHORS: tables.Table = [
+    {"system": "MaCo, ViT-B/16 pretrained on 377k MIMIC-CXR pairs (another test set)",
+     "AUROC": "0.936", "source": "Nat. Commun. 2024, table 1"},
+    {"system": "MedKLIP, BioViL, GLoRIA (ResNet-50)", "AUROC": "0.893, 0.891, 0.886",
+     "source": "same table"},
+    {"system": "torchxrayvision DenseNet-121 at 224 px", "AUROC": "0.88",
+     "source": "its BENCHMARKS.md"},
+    {"system": "U-Net trained on the boxes (Hurt et al.)", "AUROC": "0.854",
+     "source": "PMC7483166"},
+]  # fmt: skip
+"""Published figures for lung opacity against everything else on the challenge's images."""
+
+
+def write_report(
+    output: Path,
+    *,
+    run: str,
+    evaluation: Mapping[str, Any],
+    cams: Mapping[str, tuple[Mapping[str, Any], Path]],
+    histories: Mapping[str, pd.DataFrame],
+    predictions: Mapping[str, pd.DataFrame],
+    studies: pd.DataFrame,
+    quarantine: pd.DataFrame,
+    samples: tuple[NDArray[np.uint8], pd.DataFrame],
+    lineage: Sequence[Mapping[str, Any]],
+    configuration: Mapping[str, Any],
+) -> Facts:
+    """Write `report.html` into `output`.
+
+    Args:
+        run: its name, for the title.
+        cams: per model the content of `cam.json` and the folder of its PNG files.
+        histories: per model epoch, train_loss, val_loss, val_auroc, learning_rate.
+        predictions: per model image_id, split, logit, probability.
+        studies: image_id, split, target, class, view of every usable image.
+        quarantine: file, image_id, reason, detail of what could not be read.
+        samples: (n, side, side) images and a row of `studies` for each.
+        lineage: a row per artifact: stage, key, version and what else is to be told.
+        configuration: the recipe as plain values.
+
+    Returns:
+        bytes written and pictures embedded.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"value": tables.value, "percent": tables.percent}
+    scored = {model: cam for model, (cam, _) in cams.items()}
+    test = pictures.probabilities(studies, predictions)
+    curves = pictures.training_curves(histories)
+    if test:
+        curves |= pictures.test_curves(evaluation, test)
+    page = environment.get_template(REPORT).render(
+        run=run,
+        evaluation=evaluation,
+        data=evaluation["data"],
+        headline=summary.headline(evaluation),
+        trust=summary.reasons_to_trust(evaluation),
+        caution=summary.reasons_for_caution(evaluation),
+        point_names=tables.POINT_NAMES,
+        tables=_tables(evaluation, scored, histories),
+        views=_prevalence_by_view(studies),
+        quarantine=_quarantine(quarantine),
+        anchors=ANCHORS,
+        lineage=[{name: _plain(cell) for name, cell in row.items()} for row in lineage],
+        configuration=json.dumps(configuration, indent=2),
+        side=samples[0].shape[-1],
+        cams=scored,
+        curves=curves,
+        overview=pictures.overview(evaluation),
+        subgroups={
+            model: pictures.subgroups(model, sides)
+            for model, sides in evaluation["models"].items()
+            if sides["subgroups"]
+        },
+        samples=pictures.samples(*samples),
+        panels={
+            model: pictures.panels(model, cam, folder) for model, (cam, folder) in cams.items()
+        },
+    )
+    (output / REPORT).write_text(page, "utf-8")
+    size = (output / REPORT).stat().st_size
+    logger.info("Wrote %s (%.1f MB).", REPORT, size / 1e6)
+    return {"bytes": size, "pictures": page.count('src="data:')}
+
+
+def _tables(
+    evaluation: Mapping[str, Any],
+    cams: Mapping[str, Mapping[str, Any]],
+    histories: Mapping[str, pd.DataFrame],
+) -> dict[str, Any]:
+    return {
+        "answer": tables.answer_table(evaluation),
+        "data": tables.data_table(evaluation),
+        "training": _training_table(evaluation, histories),
+        "operating": tables.operating_table(evaluation),
+        "prevalence": tables.prevalence_table(evaluation),
+        "calibration": tables.calibration_table(evaluation),
+        "comparison": tables.comparison_table(evaluation),
+        "subgroups": {
+            model: tables.subgroup_table(evaluation, model) for model in evaluation["models"]
+        },
+        "cam": tables.cam_table(cams),
+    }
+
+
+def _training_table(
+    evaluation: Mapping[str, Any], histories: Mapping[str, pd.DataFrame]
+) -> tables.Table:
+    rows = []
+    for model, history in histories.items():
+        best = history.iloc[int(history["val_loss"].argmin())]
+        calibration = evaluation["models"][model]["calibration"]
+        rows.append(
+            {
+                "model": model,
+                "epochs": str(len(history)),
+                "best epoch": str(int(best["epoch"])),
+                "val loss there": f"{best['val_loss']:.4f}",
+                "val AUROC there": f"{best['val_auroc']:.3f}",
+                "calibration": f"a {calibration['a']:.3f}, b {calibration['b']:+.3f}",
+            }
+        )
+    return rows
+
+
+def _prevalence_by_view(studies: pd.DataFrame) -> tables.Table:
+    views = studies["view"].astype(object).where(studies["view"].notna(), "not stated")
+    return [
+        {
+            "view": str(view),
+            "images": f"{len(rows):,}",
+            "positive": f"{int(rows['target'].sum()):,}",
+            "prevalence": tables.percent(float(rows["target"].mean())),
+        }
+        for view, rows in studies.groupby(views)
+    ]
+
+
+def _quarantine(quarantine: pd.DataFrame) -> tables.Table:
+    return [
+        {
+            "reason": str(reason),
+            "files": f"{len(rows):,}",
+            "first": str(rows["file"].iloc[0]),
+            "detail": str(rows["detail"].iloc[0]),
+        }
+        for reason, rows in quarantine.groupby("reason")
+    ]
+
+
+def _plain(cell: object) -> str:
+    return "" if cell is None else str(cell)

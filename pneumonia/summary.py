@@ -1,0 +1,120 @@
+"""The evaluation in sentences: what was found, what supports it, what to keep in mind.
+
+In: `evaluation.json`. Out: text, plain or Markdown.
+"""
+
+from collections.abc import Sequence
+
+from pneumonia.tables import Evaluation, Table, answer_table, percent, tell
+
+
+def headline(evaluation: Evaluation) -> str:
+    """The answer in one sentence."""
+    side = evaluation["data"]["sides"]["test"]
+    if not side["images"]:
+        return "There is no test side: nothing here says how good the models are on new people."
+    told = ", ".join(
+        f"{model} with an AUROC of {tell(sides['test']['auroc'])}"
+        for model, sides in evaluation["models"].items()
+    )
+    control = evaluation["controls"]["metadata_only"]["test"]["auroc"]
+    beside = (
+        f" View, sex, age and pixel spacing alone reach {tell(control)}."
+        if control["value"] is not None
+        else ""
+    )
+    whom = "people the models had not seen"
+    if evaluation["data"].get("grouping") == "image":
+        whom = "people of whom the models may have seen other images"
+    return (
+        f"On {side['images']:,} images of {side['people']:,} {whom}, lung opacity was told from "
+        f"everything else by {told}.{beside}"
+    )
+
+
+def reasons_to_trust(evaluation: Evaluation) -> list[str]:
+    """What was done so that the figures mean something."""
+    data, told = evaluation["data"], []
+    if data.get("grouping") == "person":
+        leak = (data.get("leak_if_split_by_image") or {}).get("test")
+        would = (
+            f" Split by image, {percent(leak, 0)} of the test images would show a person of train."
+            if leak is not None
+            else ""
+        )
+        told.append(f"No person stands on two sides.{would}")
+    told.append(
+        "Calibration and thresholds were chosen on val and frozen; the figures here are of test."
+    )
+    told.append("Intervals are 95 %, from resampling people, not images.")
+    for entry in evaluation["comparisons"]:
+        low = entry["difference"]["low"]
+        if entry["b"] == "metadata_only" and low is not None and low > 0:
+            model = entry["a"].removeprefix("metadata_only + ")
+            told.append(
+                f"The image adds to the header: {model} raises the AUROC of the metadata by "
+                f"{tell(entry['difference'], signed=True)}."
+            )
+    return told
+
+
+def reasons_for_caution(evaluation: Evaluation) -> list[str]:
+    """What the figures do not say."""
+    data, told = evaluation["data"], []
+    if data.get("grouping") == "image":
+        told.append(
+            "The split is by image: a person may stand on two sides, and every figure may flatter."
+        )
+    for entry in evaluation["comparisons"]:
+        low = entry["difference"]["low"]
+        if entry["b"] == "metadata_only" and (low is None or low <= 0):
+            model = entry["a"].removeprefix("metadata_only + ")
+            told.append(
+                f"That the image adds anything to the header is not shown for {model}: "
+                f"{tell(entry['difference'], signed=True)} in AUROC."
+            )
+    told.append(
+        "The target is lung opacity as readers marked it, not pneumonia as diagnosed in a patient."
+    )
+    told.append(
+        f"Positives are {percent(data['prevalence'])} of these images. Where they are rarer, a "
+        "positive call is wrong more often: see PPV at other prevalences."
+    )
+    people = data["sides"]["test"]["people"]
+    if people < 200:
+        told.append(f"The test side is small ({people:,} people): read the intervals.")
+    told.append(
+        "The figures are of these checkpoints on this sample, not of the architectures, and no "
+        "other hospital has been tried. Figures on val are optimistic."
+    )
+    return told
+
+
+def summary_markdown(evaluation: Evaluation) -> str:
+    """The first screen of the report as Markdown."""
+    return "\n\n".join(
+        [
+            "# Lung opacity on chest radiographs",
+            headline(evaluation),
+            markdown_table(answer_table(evaluation)),
+            "**What supports this**\n\n" + _bullets(reasons_to_trust(evaluation)),
+            "**What to keep in mind**\n\n" + _bullets(reasons_for_caution(evaluation)),
+            "Research software, not a medical device.",
+        ]
+    )
+
+
+def markdown_table(rows: Table) -> str:
+    """A table as Markdown; cells keep to themselves whatever they hold."""
+    if not rows:
+        return ""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+
+
+def _bullets(sentences: Sequence[str]) -> str:
+    return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
+def _cell(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

@@ -1,0 +1,229 @@
+"""Every figure of a run as small tables of text: for the report, for Prefect, for Markdown.
+
+In: `evaluation.json` and `cam.json`. Out: lists of plain dictionaries whose keys are the
+headings. A figure that is undefined is told with its reason.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+Table = list[dict[str, str]]
+Evaluation = Mapping[str, Any]
+
+CONTROLS = {"metadata_only": "metadata only", "always_negative": "always negative"}
+FIGURE_NAMES = {
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+    "log_loss": "log loss",
+    "brier": "Brier score",
+}
+POINT_NAMES = {
+    "youden": "Youden",
+    "sensitivity_90": "sensitivity 0.90 on val",
+    "p_0.5": "probability 0.5",
+}
+GROUP_NAMES = {
+    "view": "view",
+    "sex": "sex",
+    "age": "age, years",
+    "spacing": "pixel spacing",
+    "negative_class": "all positives against",
+    "boxes": "area of the boxes",
+}
+MEASURE_NAMES = {
+    "pointing": "pointing",
+    "iou": "IoU",
+    "dice": "Dice",
+    "cnr": "CNR",
+    "auprc": "AUPRC",
+    "energy_in_boxes": "energy in boxes",
+}
+
+
+def tell(figure: Mapping[str, Any], digits: int = 3, *, signed: bool = False) -> str:
+    """A figure as text, with its interval where it has one.
+
+    >>> tell({"value": 0.8812, "low": 0.852, "high": 0.9071, "reason": None})
+    '0.881 (0.852 to 0.907)'
+    >>> tell({"value": None, "low": None, "high": None, "reason": "no image"})
+    'undefined: no image'
+    """
+    if figure["value"] is None:
+        reason = str(figure["reason"])
+        return reason if reason.startswith(("too small", "not fitted")) else f"undefined: {reason}"
+    form = f"{'+' if signed else ''}.{digits}f"
+    if figure["low"] is None:
+        return format(figure["value"], form)
+    low, high = (format(figure[end], form) for end in ("low", "high"))
+    return f"{figure['value']:{form}} ({low} to {high})"
+
+
+def value(figure: Mapping[str, Any], digits: int = 3) -> str:
+    """A figure's value alone, a dash where it is undefined.
+
+    >>> value({"value": None, "low": None, "high": None, "reason": "no image"})
+    '\N{EN DASH}'
+    """
+    return "\N{EN DASH}" if figure["value"] is None else f"{figure['value']:.{digits}f}"
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share in per cent.
+
+    >>> percent(0.2253)
+    '22.5 %'
+    """
+    return "\N{EN DASH}" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def blocks(evaluation: Evaluation, side: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Name and block of every model, then of the controls, that have one on this side."""
+    for model, sides in evaluation["models"].items():
+        yield model, sides[side]
+    for control, name in CONTROLS.items():
+        if side in evaluation["controls"][control]:
+            yield name, evaluation["controls"][control][side]
+
+
+def answer_table(evaluation: Evaluation) -> Table:
+    """Models and controls on test at the chosen operating point."""
+    return [
+        {
+            "": name,
+            "AUROC": tell(block["auroc"]),
+            "average precision": tell(block["average_precision"]),
+            "sensitivity": tell(block["recall"]),
+            "specificity": tell(block["specificity"]),
+            "PPV": tell(block["precision"]),
+            "accuracy": tell(block["accuracy"]),
+        }
+        for name, block in blocks(evaluation, "test")
+    ]
+
+
+def operating_table(evaluation: Evaluation) -> Table:
+    """Every model at every operating point, on test."""
+    return [
+        {
+            "model": model,
+            "operating point": POINT_NAMES.get(name, name),
+            "threshold": f"{point['threshold']:.3f}",
+            "sensitivity": tell(point["recall"]),
+            "specificity": tell(point["specificity"]),
+            "PPV": tell(point["precision"]),
+            "NPV": tell(point["npv"]),
+            "F1": tell(point["f1"]),
+            "accuracy": tell(point["accuracy"]),
+            "balanced accuracy": tell(point["balanced_accuracy"]),
+        }
+        for model, sides in evaluation["models"].items()
+        for name, point in sides["test"]["operating_points"].items()
+    ]
+
+
+def prevalence_table(evaluation: Evaluation) -> Table:
+    """PPV and NPV at the chosen operating point, restated for other prevalences."""
+    return [
+        {
+            "model": model,
+            "prevalence": percent(row["prevalence"]),
+            "PPV": tell(row["precision"]),
+            "NPV": tell(row["npv"]),
+        }
+        for model, sides in evaluation["models"].items()
+        for row in sides["test"]["operating_points"][sides["operating_point"]]["at_prevalence"]
+    ]
+
+
+def calibration_table(evaluation: Evaluation) -> Table:
+    """Calibration on test, before and after Platt scaling."""
+    return [
+        {
+            "model": model,
+            "slope (ideal 1)": tell(block["calibration_slope"]),
+            "intercept (ideal 0)": tell(block["calibration_intercept"]),
+            "Brier score": tell(block["brier"]),
+            "log loss, before": tell(block["log_loss_uncalibrated"]),
+            "after": tell(block["log_loss"]),
+            "ECE, before": tell(block["ece_uncalibrated"]),
+            "after ": tell(block["ece"]),
+        }
+        for model, block in (
+            (model, sides["test"]) for model, sides in evaluation["models"].items()
+        )
+    ]
+
+
+def comparison_table(evaluation: Evaluation) -> Table:
+    """Paired differences on test."""
+    return [
+        {
+            "a": entry["a"].replace("metadata_only", "metadata"),
+            "less b": entry["b"].replace("metadata_only", "metadata"),
+            "figure": FIGURE_NAMES[entry["figure"]],
+            "difference": tell(entry["difference"], signed=True),
+            "p": p_value(entry["p"]),
+            "p, Obuchowski": p_value((entry.get("check") or {}).get("p")),
+        }
+        for entry in evaluation["comparisons"]
+    ]
+
+
+def subgroup_table(evaluation: Evaluation, model: str) -> Table:
+    """A model's figures in every subgroup of test."""
+    return [
+        {
+            "group": f"{GROUP_NAMES.get(group['by'], group['by'])}: {group['value']}",
+            "images": f"{group['n']:,}",
+            "positive": f"{group['positives']:,}",
+            "AUROC": tell(group["auroc"]),
+            "sensitivity": value(group["recall"]),
+            "specificity": value(group["specificity"]),
+            "slope": value(group["calibration_slope"], 2),
+        }
+        for group in evaluation["models"][model]["subgroups"]
+    ]
+
+
+def cam_table(cams: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Agreement of maps and boxes: every model, its control, and the difference."""
+    rows = []
+    for model, cam in cams.items():
+        for name, part, signed in (
+            (model, cam, False),
+            ("constant map", cam["constant_map"], False),
+            ("difference", cam["difference"], True),
+        ):
+            told = {
+                label: tell(part[measure], signed=signed)
+                for measure, label in MEASURE_NAMES.items()
+            }
+            rows.append({"map": name, **told})
+    return rows
+
+
+def data_table(evaluation: Evaluation) -> Table:
+    """Images, people and positives of each side."""
+    return [
+        {
+            "side": side,
+            "images": f"{count['images']:,}",
+            "people": f"{count['people']:,}",
+            "positive": f"{count['positives']:,}",
+            "prevalence": percent(count["positives"] / count["images"])
+            if count["images"]
+            else "\N{EN DASH}",
+        }
+        for side, count in evaluation["data"]["sides"].items()
+    ]
+
+
+def p_value(p: float | None) -> str:
+    """A p value as one writes it.
+
+    >>> p_value(0.00021), p_value(0.042), p_value(None)
+    ('< 0.001', '0.042', '\N{EN DASH}')
+    """
+    if p is None:
+        return "\N{EN DASH}"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -1,0 +1,230 @@
+"""The page stands alone, escapes what it is given, and tells what evaluation.json says."""
+
+import itertools
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pneumonia.config import EvaluationConfig
+from pneumonia.evaluation import evaluate
+from pneumonia.figures import cam_panel
+from pneumonia.localisation import MEASURES
+from pneumonia.report import write_report
+from pneumonia.summary import (
+    headline,
+    markdown_table,
+    reasons_for_caution,
+    reasons_to_trust,
+    summary_markdown,
+)
+from pneumonia.tables import answer_table, cam_table, p_value, tell
+
+NASTY = '<script>alert("x")</script>'
+FACTS = {
+    "grouping": "person",
+    "unlabelled_files": 3,
+    "labels_without_file": 2,
+    "quarantined": 2,
+    "leak_if_split_by_image": {"val": 0.71, "test": 0.69},
+}
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def evaluation(studies, predictions, operating_points):
+    return evaluate(studies, predictions, operating_points, FACTS, EvaluationConfig(n_resamples=60))
+
+
+def make_cams(folder, models):
+    rng = np.random.default_rng(0)
+    cams = {}
+    for model in models:
+        place = folder / model
+        place.mkdir()
+        image = rng.integers(0, 255, (32, 32)).astype(np.uint8)
+        heat = rng.normal(size=(32, 32)).astype(np.float32)
+        (place / "01.png").write_bytes(cam_panel(image, heat, np.zeros((0, 4)), (-1, 1)))
+        measures = {
+            name: {"value": 0.5, "low": 0.4, "high": 0.6, "reason": None} for name in MEASURES
+        }
+        panel = {
+            "file": "01.png", "image_id": NASTY, "outcome": "false positive",
+            "probability": 0.7, "boxes": 0,
+        }  # fmt: skip
+        cams[model] = (
+            {**measures, "model": model, "n": 30, "threshold": 0.4, "constant_map": measures,
+             "difference": measures, "cells": [8, 8], "panels": [panel], "scale": [-1, 1]},
+            place,
+        )  # fmt: skip
+    return cams
+
+
+def render(output, evaluation, studies, predictions, **replaced):
+    histories = {
+        model: pd.DataFrame(
+            {
+                "epoch": [1, 2, 3],
+                "train_loss": [0.7, 0.5, 0.4],
+                "val_loss": [0.7, 0.55, 0.6],
+                "val_auroc": [0.6, 0.8, 0.79],
+                "learning_rate": [1e-3, 1e-3, 1e-4],
+            }
+        )
+        for model in predictions
+    }
+    given = {
+        "run": "main",
+        "evaluation": evaluation,
+        "cams": make_cams(output, predictions),
+        "histories": histories,
+        "predictions": predictions,
+        "studies": studies,
+        "quarantine": pd.DataFrame(
+            {"file": [NASTY], "image_id": ["x"], "reason": ["truncated"], "detail": [NASTY]}
+        ),
+        "samples": (np.zeros((2, 32, 32), np.uint8), studies.head(2).assign(view=NASTY)),
+        "lineage": [{"stage": "labels", "model": None, "key": "0123abcd", "version": 1}],
+        "configuration": {"training": {"seed": 0, "weights": NASTY}},
+    } | replaced
+    facts = write_report(output, **given)
+    return facts, (output / "report.html").read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(evaluation, studies, predictions, tmp_path_factory):
+    _, text = render(tmp_path_factory.mktemp("report"), evaluation, studies, predictions)
+    return text
+
+
+def test_report_needs_nothing_from_outside(page):
+    for tag, attributes in Page(page).tags:
+        assert tag not in {"script", "iframe", "object", "video", "audio", "form"}
+        for name in ("src", "href", "srcset", "action"):
+            assert attributes.get(name, "data:").startswith(("data:", "#"))
+        assert not [name for name in attributes if name.startswith("on")]
+    style = page[page.index("<style>") : page.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+    assert "default-src 'none'" in page
+
+
+def test_report_shows_what_files_hold_as_text(page):
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") >= 5
+
+
+def test_report_every_picture_has_an_alternative_text(page):
+    pictures = [attributes for tag, attributes in Page(page).tags if tag == "img"]
+    assert len(pictures) >= 12
+    for attributes in pictures:
+        assert len(attributes["alt"]) > 15
+        assert re.match(r"data:image/(svg\+xml|png);base64,", attributes["src"])
+
+
+def test_report_opens_with_the_answer(page, evaluation):
+    text = Page(page[page.index("<body>") :]).text
+    first = text[: text.index("Data and split")]
+    for model, sides in evaluation["models"].items():
+        assert model in first
+        assert tell(sides["test"]["auroc"]) in first
+    assert tell(evaluation["controls"]["metadata_only"]["test"]["auroc"]) in first
+    assert "not a medical device" in first
+    assert "What they do not say" in first
+
+
+def test_report_headings_do_not_skip_a_level(page):
+    levels = [int(tag[1]) for tag, _ in Page(page).tags if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+
+
+def test_report_again_is_the_same(page, evaluation, studies, predictions, tmp_path):
+    facts, again = render(tmp_path, evaluation, studies, predictions)
+    assert again == page
+    assert facts["bytes"] == len(again.encode())
+
+
+def test_report_without_a_test_side_says_so(studies, predictions, operating_points, tmp_path):
+    kept = studies[studies["split"] != "test"]
+    told = evaluate(kept, predictions, operating_points, FACTS, EvaluationConfig(n_resamples=10))
+    _, text = render(tmp_path, told, kept, predictions)
+    assert "There is no test side" in text
+    assert "nan" not in Page(text).text.lower().replace("financ", "")
+
+
+def test_report_without_header_fields_or_maps_is_written(
+    studies, predictions, operating_points, tmp_path
+):
+    bare = studies.assign(view=None, sex=None, age=np.nan, spacing=np.nan)
+    bare["class"] = None
+    told = evaluate(bare, predictions, operating_points, FACTS, EvaluationConfig(n_resamples=10))
+    nothing = pd.DataFrame({"file": [], "image_id": [], "reason": [], "detail": []})
+    _, text = render(tmp_path, told, bare, predictions, cams={}, quarantine=nothing)
+    assert "not stated" in text
+
+
+def test_headline_split_by_image_does_not_claim_new_people(evaluation):
+    by_image = {**evaluation, "data": {**evaluation["data"], "grouping": "image"}}
+    assert "had not seen" in headline(evaluation)
+    assert "had not seen" not in headline(by_image)
+    assert "No person stands on two sides" in reasons_to_trust(evaluation)[0]
+    assert not [line for line in reasons_to_trust(by_image) if line.startswith("No person")]
+    assert reasons_for_caution(by_image)[0].startswith("The split is by image")
+
+
+def test_image_that_adds_nothing_is_a_caution(evaluation):
+    weak = json.loads(json.dumps(evaluation))
+    for entry in weak["comparisons"]:
+        entry["difference"] |= {"value": 0.01, "low": -0.02, "high": 0.04}
+    assert any("is not shown for resnet18" in line for line in reasons_for_caution(weak))
+    assert not any("adds to the header" in line for line in reasons_to_trust(weak))
+
+
+def test_answer_table_has_models_and_controls(evaluation):
+    names = [row[""] for row in answer_table(evaluation)]
+    assert names == ["custom_cnn", "resnet18", "metadata only", "always negative"]
+    precision = answer_table(evaluation)[-1]["PPV"]
+    assert precision == "undefined: no image is called positive"
+
+
+def test_cam_table_shows_the_control_beside_the_model(tmp_path):
+    cams = {model: cam for model, (cam, _) in make_cams(tmp_path, ["resnet18"]).items()}
+    rows = cam_table(cams)
+    assert [row["map"] for row in rows] == ["resnet18", "constant map", "difference"]
+    assert rows[2]["IoU"] == "+0.500 (+0.400 to +0.600)"
+
+
+def test_summary_markdown_is_a_whole_table(evaluation):
+    text = summary_markdown(evaluation)
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) == 6
+    assert len({line.count("|") for line in rows}) == 1
+    assert "not a medical device" in text
+
+
+def test_markdown_table_cells_keep_to_themselves():
+    assert markdown_table([{"a|b": "<b>\n|"}]) == "| a\\|b |\n| --- |\n| &lt;b> \\| |"
+    assert markdown_table([]) == ""
+
+
+@pytest.mark.parametrize(("p", "told"), [(0.0004, "< 0.001"), (0.05, "0.050"), (1.0, "1.000")])
+def test_p_value_is_never_told_as_zero(p, told):
+    assert p_value(p) == told
