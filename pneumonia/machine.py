@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -58,16 +59,7 @@ def gpus() -> list[Gpu]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if tool is None or visible == "":
         return []
-    query = "--query-gpu=index,uuid,name,memory.total,compute_cap"
-    try:
-        listing = subprocess.run(  # noqa: S603 (a fixed command)
-            [tool, query, "--format=csv,noheader,nounits"],
-            capture_output=True, text=True, timeout=60, check=True,
-        ).stdout  # fmt: skip
-    except (OSError, subprocess.SubprocessError) as error:
-        logger.warning("nvidia-smi is installed but told of no GPU (%s): using the CPU.", error)
-        return []
-    return select_gpus(listing, visible)
+    return select_gpus(_listing(tool), visible)
 
 
 def select_gpus(listing: str, visible: str | None) -> list[Gpu]:
@@ -126,6 +118,20 @@ def resolve_precision(config: Config) -> Precision:
         return asked
     on_gpu = resolve_accelerator(config) == "gpu"
     return "bf16" if on_gpu and all(gpu.bf16 for gpu in gpus()) else "32"
+
+
+@cache
+def _listing(tool: str) -> str:
+    """What nvidia-smi tells of all GPUs; asked once, as it takes up to a second."""
+    query = "--query-gpu=index,uuid,name,memory.total,compute_cap"
+    try:
+        return subprocess.run(  # noqa: S603 (a fixed command)
+            [tool, query, "--format=csv,noheader,nounits"],
+            capture_output=True, text=True, timeout=60, check=True,
+        ).stdout  # fmt: skip
+    except (OSError, subprocess.SubprocessError) as error:
+        logger.warning("nvidia-smi is installed but told of no GPU (%s): using the CPU.", error)
+        return ""
 
 
 def _gpu(name: str, mib: str, capability: str) -> Gpu:

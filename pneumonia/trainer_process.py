@@ -146,9 +146,17 @@ def _events(process: "subprocess.Popen[bytes]") -> Iterator[dict[str, Any]]:
             if not chunk:
                 return
             *lines, rest = (rest + chunk).split(b"\n")
-            yield from map(json.loads, lines)
+            yield from map(_event, lines)
         elif ended:
             return
+
+
+def _event(line: bytes) -> dict[str, Any]:
+    """A line as an event; one that is none was written by a library at its import."""
+    try:
+        return dict(json.loads(line))
+    except (ValueError, TypeError):
+        return {"log": line.decode("utf-8", "replace"), "level": logging.INFO}
 
 
 def _as_error(told: dict[str, Any]) -> Exception:

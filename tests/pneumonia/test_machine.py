@@ -25,6 +25,7 @@ def driver(tmp_path, monkeypatch):
         tool = tmp_path / "nvidia-smi"
         tool.write_text(f"#!/bin/sh\nprintf '%s' '{listing}'\nexit {status}\n")
         tool.chmod(0o755)
+        machine._listing.cache_clear()
 
     return install
 

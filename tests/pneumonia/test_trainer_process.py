@@ -12,7 +12,7 @@ import pytest
 
 from pneumonia.child_process import Stop
 from pneumonia.errors import ConfigError, TrainingError
-from pneumonia.trainer_process import TrainingJob, run_training
+from pneumonia.trainer_process import TrainingJob, _event, run_training
 from pneumonia.training import train
 
 PARENT = """
@@ -87,6 +87,11 @@ def test_job_survives_json(tmp_path, make_job):
     job = make_job(tmp_path, "training.crop_size=28", 'shards.accept=["CR"]')
     job.write(tmp_path / "job.json")
     assert TrainingJob.read(tmp_path / "job.json") == job
+
+
+@pytest.mark.parametrize("line", [b"a warning of some library", b"3", b"\xff", b""])
+def test_line_that_is_no_event_is_told_as_log(line):
+    assert _event(line)["log"] == line.decode("utf-8", "replace")
 
 
 def test_run_training_killed_twice_goes_on_to_the_same_bytes(
