@@ -60,16 +60,19 @@ def pipeline(
     check(request, until)
     logger.info("%s", needs(request, until))
 
+    outcomes: dict[str, Outcome] = {}
+
     def visit(stage: Stage, context: Context) -> Reference:
         if stage is SHARDS:
             convert_new_files(context)
-        outcome = stage.run(context)
+        outcome = outcomes[stage.name] = stage.run(context)
         logger.info("%s", stage_line(stage.link_name(context.model), stage, outcome))
         return outcome.reference
 
     references = walk(request, until, visit)
     if REPORT.name in references:
-        publish(request, references[REPORT.name])
+        publish(request, references, pictures=not outcomes[REPORT.name].cached)
+        logger.info("Report: %s", workspace / "runs" / run / REPORT.name / "report.html")
 
 
 def convert_new_files(context: Context) -> None:

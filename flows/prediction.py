@@ -24,21 +24,23 @@ def predict_paths(
     """Predict DICOM files and all `*.dcm` below folders.
 
     Returns:
-        image_id, logit, probability, positive, reason; a refused file has only a reason.
+        file, image_id, logit, probability, positive, reason; a refused file has only a reason.
 
     Raises:
         ConfigError: a path is missing, or the run has no such finished model.
     """
     from pneumonia.checkpoint import load
-    from pneumonia.predictions import predict_files
+    from pneumonia.new_files import predict_files
 
+    for path in paths:
+        if not path.exists():
+            raise ConfigError(f"{path}: expected a DICOM file or a folder of them, got nothing.")
     training = _finished(workspace, run, TRAINING.link_name(model))
     predictions = _finished(workspace, run, PREDICTIONS.link_name(model))
     shards = _finished(workspace, run, SHARDS.name).manifest.configuration
-    files = [file for path in paths for file in _dicom_files(path)]
     return predict_files(
         load(training.path / "checkpoint.ckpt"),
-        files,
+        paths,
         predictions.json("operating_points.json"),
         shards=ShardsConfig(**{**shards, "accept": tuple(shards["accept"])}),
         operating_point=config.evaluation.operating_point,
@@ -56,14 +58,3 @@ def _finished(root: Path, run: str, name: str) -> Artifact:
             "Name another model, run or workspace, or run the pipeline first."
         )
     return workspace.get(reference)
-
-
-def _dicom_files(path: Path) -> list[Path]:
-    if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if file.suffix.lower() == ".dcm")
-        if not found:
-            raise ConfigError(f"{path}: expected *.dcm files below this folder, got none.")
-        return found
-    if not path.exists():
-        raise ConfigError(f"{path}: expected a DICOM file or a folder, got nothing.")
-    return [path]

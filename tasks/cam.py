@@ -2,6 +2,7 @@
 
 from pneumonia.artifacts import Facts, digest, digest_table, write_json
 from pneumonia.config import as_dict
+from pneumonia.machine import resolve_accelerator, workers
 from pneumonia.workspace import Scratch
 from tasks.caching import Context, Plan, Stage
 
@@ -28,10 +29,28 @@ def plan(context: Context) -> Plan:
 
     def write(scratch: Scratch) -> Facts:
         from pneumonia.cam import make_cam
+        from pneumonia.checkpoint import load
+        from pneumonia.pool import ImagePool
 
-        scores = make_cam()
+        scores = make_cam(
+            load(training.path / "checkpoint.ckpt"),
+            ImagePool(context.workspace.pool, images),
+            studies,
+            boxes,
+            table,
+            decisions,
+            config.cam,
+            config.evaluation,
+            scratch.output,
+            accelerator=resolve_accelerator(config),
+            workers=workers(config),
+        )
         write_json(scores, scratch.output / "cam.json")
-        return {}
+        return {
+            "n": scores["n"],
+            "pointing": scores["pointing"]["value"],
+            "control": scores["constant_map"]["pointing"]["value"],
+        }
 
     inputs = {
         "checkpoint": training.sha256("checkpoint.ckpt"),
@@ -46,7 +65,12 @@ def plan(context: Context) -> Plan:
 
 def describe(facts: Facts) -> str:
     """One half line for the console."""
-    return f"{facts}"
+    if facts["pointing"] is None:
+        return f"{facts['n']:,} positives with boxes"
+    return (
+        f"points into a box on {facts['pointing']:.0%} of {facts['n']:,} positives, "
+        f"the constant map on {facts['control']:.0%}"
+    )
 
 
 CAM = Stage(

@@ -20,8 +20,8 @@ def plan(context: Context) -> Plan:
         import numpy as np
 
         from pneumonia.checkpoint import load
-        from pneumonia.predictions import make_predictions, predict_logits
         from pneumonia.pool import ImagePool
+        from pneumonia.predictions import make_predictions, predict_logits
 
         logit = predict_logits(
             load(training.path / "checkpoint.ckpt"),

@@ -1,27 +1,139 @@
-"""The `report` stage: everything a run has found, on one page."""
+"""The `report` stage: everything a run has found, on one page, and the same in Prefect's UI."""
 
-from pneumonia.artifacts import Facts, Reference
-from pneumonia.workspace import Scratch
+import base64
+import hashlib
+from typing import Any
+
+import pandas as pd
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from pneumonia.artifacts import Artifact, Facts, Reference, digest, digest_table
+from pneumonia.config import as_dict
+from pneumonia.workspace import Scratch, Workspace
 from tasks.caching import Context, Plan, Request, Stage
+
+STUDY_COLUMNS = ("image_id", "split", "target", "class", "view")
+SAMPLES_PER_CLASS = 4
+MAX_PICTURE_BYTES = 200_000
+"""Of one picture in Prefect's database."""
 
 
 def plan(context: Context) -> Plan:
-    """Read every artifact of the run."""
+    """Read every artifact of the run; their names stand on the page, so they are in the key."""
+    workspace = context.workspace
+    split, shards = context.artifact("split"), context.artifact("shards")
+    training, predictions = context.artifacts("training"), context.artifacts("predictions")
+    cam, evaluation = context.artifacts("cam"), context.artifact("evaluation")
+    studies = split.table("studies.parquet", STUDY_COLUMNS)
+    images = shards.table("images.parquet", ["image_id", "pixel_digest", "pool", "row"])
+    samples = choose_samples(studies).merge(images, on="image_id", validate="1:1")
+    lineage = [
+        _lineage_row(name, workspace.get(reference)) for name, reference in context.upstream.items()
+    ]
+    configuration = as_dict(context.request.config)
+    del configuration["runtime"]  # the machine's, no part of the recipe
 
     def write(scratch: Scratch) -> Facts:
-        return {}
+        from pneumonia.pool import ImagePool
+        from pneumonia.report import write_report
 
-    return Plan({}, {}, write)
+        return write_report(
+            scratch.output,
+            run=context.request.run,
+            evaluation=evaluation.json("evaluation.json"),
+            cams={
+                model: (artifact.json("cam.json"), artifact.path) for model, artifact in cam.items()
+            },
+            histories={
+                model: pd.read_csv(artifact.path / "history.csv")
+                for model, artifact in training.items()
+            },
+            predictions={
+                model: artifact.table("predictions.parquet")
+                for model, artifact in predictions.items()
+            },
+            studies=studies,
+            quarantine=shards.table("quarantine.parquet"),
+            samples=(
+                ImagePool(workspace.pool, samples).gather_ids(samples["image_id"].tolist()),
+                samples,
+            ),
+            lineage=lineage,
+            configuration=configuration,
+        )
+
+    inputs = {
+        "artifacts": digest(lineage),
+        "samples": digest_table(samples, ["image_id", "pixel_digest"]),
+    }
+    return Plan(inputs, {"run": context.request.run, "configuration": configuration}, write)
 
 
-def publish(request: Request, reference: Reference) -> None:
-    """Show the report as Prefect artifacts."""
+def choose_samples(studies: pd.DataFrame) -> pd.DataFrame:
+    """A few images of each class, by a hash of image_id: not by how well they look."""
+    kind = studies["class"].astype(object).where(studies["class"].notna(), studies["target"])
+    lot = [hashlib.sha256(name.encode()).hexdigest() for name in studies["image_id"]]
+    ordered = studies.assign(kind=kind.astype(str), lot=lot).sort_values(["kind", "lot"])
+    return ordered.groupby("kind").head(SAMPLES_PER_CLASS).drop(columns=["kind", "lot"])
+
+
+def describe(facts: Facts) -> str:
+    """One half line for the console."""
+    return f"report.html, {facts['bytes'] / 1e6:.1f} MB, {facts['pictures']} pictures"
+
+
+def publish(request: Request, references: dict[str, Reference], *, pictures: bool) -> None:
+    """Show the answer, the figures and some maps as artifacts of the Prefect run.
+
+    Args:
+        pictures: the maps too, which a run that changed nothing need not store once more.
+    """
+    from pneumonia.summary import summary_markdown
+    from pneumonia.tables import answer_table, operating_table
+
+    workspace = Workspace(request.workspace)
+    evaluation = workspace.get(references["evaluation"]).json("evaluation.json")
+    page = workspace.path(references[REPORT.name]) / "report.html"
+    told = f"{summary_markdown(evaluation)}\n\nThe whole report: `{page}`\n"
+    key = f"report-{request.run}".lower().replace("_", "-").replace(".", "-")
+    create_markdown_artifact(told, key=key, description="What the run found")
+    create_table_artifact(answer_table(evaluation), key=f"{key}-answer", description="On test")
+    create_table_artifact(
+        operating_table(evaluation), key=f"{key}-operating-points", description="On test"
+    )
+    for model in request.models if pictures else ():
+        maps = _gallery(model, workspace.get(references[f"cam-{model}"]))
+        create_markdown_artifact(maps, key=f"{key}-cam-{model.replace('_', '-')}")
+
+
+def _gallery(model: str, cam: Artifact) -> str:
+    """The first maps as Markdown with their pictures inside."""
+    pictures = [f"# Class activation maps of {model}"]
+    for panel in cam.json("cam.json")["panels"][:4]:
+        picture = (cam.path / panel["file"]).read_bytes()
+        if len(picture) <= MAX_PICTURE_BYTES:
+            data = base64.b64encode(picture).decode()
+            pictures.append(f"![{panel['outcome']}](data:image/png;base64,{data})")
+    return "\n\n".join(pictures)
+
+
+def _lineage_row(name: str, artifact: Artifact) -> dict[str, Any]:
+    manifest = artifact.manifest
+    return {
+        "stage": name,
+        "key": manifest.key,
+        "version": manifest.version,
+        "seed": manifest.configuration.get("seed"),
+        "made with": ", ".join(
+            f"{library} {version}" for library, version in manifest.libraries.items()
+        ),
+    }
 
 
 REPORT = Stage(
     name="report",
     version=1,
     plan=plan,
-    describe=str,
+    describe=describe,
     needs=("labels", "shards", "split", "training", "predictions", "evaluation", "cam"),
 )
