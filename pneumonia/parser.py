@@ -72,7 +72,10 @@ def _told(reason: str, what: str) -> Callable[[Callable[_P, _R]], Callable[_P, _
                 return function(*args, **kwargs)
             except DicomError:
                 raise
-            except Exception as error:
+            except BaseException as error:
+                # A panic of the RLE decoder, which is written in Rust, is no Exception.
+                if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":
+                    raise
                 kind = type(error).__name__
                 raise DicomError(reason, f"{what} ({kind} in the reader).") from error
 
@@ -94,8 +97,14 @@ class DataSet:
         self.elements = _elements(dataset)
         self.transfer_syntax = transfer_syntax
         self.ended_early = ended_early
-        self.has_pixels = tags.PIXEL_DATA in dataset
+        stored = dataset.get("PixelData")
+        self._stored = stored if isinstance(stored, bytes) else b""
         self._dataset = dataset
+
+    @property
+    def has_pixels(self) -> bool:
+        """Whether there are pixel data at all."""
+        return bool(self._stored)
 
     @_told("malformed", "The lookup table cannot be read")
     def lut(self, tag: int, index: int) -> Lut | None:
@@ -141,7 +150,7 @@ class DataSet:
     @_told("truncated", "The pixel data end before their frame does")
     def frame(self) -> bytes:
         """The one compressed frame, its fragments joined (PS3.5 A.4)."""
-        return get_frame(self._dataset.PixelData, 0, number_of_frames=1)
+        return get_frame(self._stored, 0, number_of_frames=1)
 
     def decode(self) -> tuple[Pixels, str]:
         """Stored pixels of a single grey frame and the name of what decoded them.
@@ -180,7 +189,7 @@ class DataSet:
         """Uncompressed pixel data must be as long as the header says."""
         rows, columns = self.elements.number(tags.ROWS), self.elements.number(tags.COLUMNS)
         expected = rows * columns * self.elements.number(tags.BITS_ALLOCATED) // 8
-        actual = len(self._dataset.PixelData)
+        actual = len(self._stored)
         if actual < expected:
             raise DicomError(
                 "truncated",
