@@ -180,7 +180,7 @@ def figure(
     if samples is None:
         return {"value": value, "low": None, "high": None, "reason": None}
     interval = percentile_interval(samples) if people >= MIN_PEOPLE else None
-    if interval is None:
+    if interval is None or interval[0] == interval[1]:
         why = _why_no_interval(samples, people)
         return {"value": value, "low": None, "high": None, "reason": why}
     return {"value": value, "low": interval[0], "high": interval[1], "reason": None}
@@ -247,6 +247,8 @@ def _why_no_interval(samples: Array, people: int) -> str:
         return f"no interval: {people} people, at least {MIN_PEOPLE} needed"
     if not len(samples):
         return "no interval: no resamples were asked for (evaluation.n_resamples is 0)"
+    if not np.isnan(samples).any():  # 7 of 7 found is not a sensitivity of exactly 1
+        return "no interval: the same in every resample, which tells nothing of people not seen"
     return f"no interval: undefined in {int(np.isnan(samples).sum())} of {len(samples)} resamples"
 
 

@@ -8,7 +8,7 @@ every line has its own dash too; maps use viridis, whose lightness is even.
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -93,7 +93,7 @@ def roc_curves(curves: Mapping[str, Line], points: Mapping[str, tuple[float, flo
     """Sensitivity over 1 - specificity, the operating point marked."""
     with _drawing(4.0, 3.9) as (figure, (axis,)):
         axis.plot([0, 1], [0, 1], color=PALE, linewidth=0.9)
-        _curves(axis, curves, points, step=True)
+        _curves(axis, curves, points)
         axis.set(xlabel="1 \N{MINUS SIGN} specificity", ylabel="sensitivity")
         _unit_square(axis)
         _legend(figure, axis)
@@ -106,7 +106,8 @@ def precision_recall_curves(
     """Precision (PPV) over sensitivity; the line below is what calling everyone gives."""
     with _drawing(4.0, 3.9) as (figure, (axis,)):
         axis.axhline(prevalence, color=PALE, linewidth=0.9)
-        _curves(axis, curves, points, step=True)
+        # precision holds back to the recall before it: what the step sum adds up
+        _curves(axis, curves, points, drawstyle="steps-pre")
         axis.set(xlabel="sensitivity", ylabel="precision (PPV)")
         _unit_square(axis)
         _legend(figure, axis)
@@ -150,13 +151,13 @@ def forest(groups: Mapping[str, Sequence[Interval]], reference: float | None, la
     """Values with intervals by subgroup, grouped under headings.
 
     Args:
-        groups: per heading its rows.
+        groups: per heading its rows; an empty heading is left out.
         reference: a line to compare with, all images together.
         label: of the axis.
     """
     lines: list[Interval | str] = []
     for heading, rows in groups.items():
-        lines += [heading, *rows]
+        lines += [heading, *rows] if heading else rows
     with _drawing(4.4, 0.5 + 0.235 * len(lines)) as (figure, (axis,)):
         for place, line in enumerate(lines):
             if not isinstance(line, str):
@@ -251,10 +252,10 @@ def _curves(
     curves: Mapping[str, Line],
     points: Mapping[str, tuple[float, float]],
     *,
-    step: bool,
+    drawstyle: Literal["default", "steps-pre"] = "default",
 ) -> None:
     for i, (name, (x, y)) in enumerate(curves.items()):
-        axis.plot(x, y, drawstyle="steps-post" if step else None, label=name, **_line(i))
+        axis.plot(x, y, drawstyle=drawstyle, label=name, **_line(i))
         if name in points:
             axis.plot(
                 *points[name], marker="o", markersize=6.5, color=_colour(i),

@@ -22,6 +22,9 @@ OUTCOMES = ("true positive", "false positive", "false negative", "true negative"
 MAX_THRESHOLD = 0.6
 """Right end of the decision curve: nobody waits for more certainty to look at a film again."""
 
+MIN_BIN = 25
+"""Images in a bin of the calibration curve; 15 bins at most."""
+
 Scores = Mapping[str, tuple[NDArray[np.float64], NDArray[np.bool_]]]
 """Per model probability and target (N,) of test."""
 
@@ -84,7 +87,7 @@ def test_curves(
         curve = threshold_curve(probability, target)
         roc[model] = (curve.fall_out, curve.recall)
         precision[model] = (curve.recall, curve.precision)
-        bins = reliability(probability, target)
+        bins = reliability(probability, target, np.clip(len(target) // MIN_BIN, 3, 15).item())
         calibration[model] = (bins.probability, bins.observed)
         benefit[model] = net_benefit(probability, target, threshold)
         block = evaluation["models"][model]["test"]
@@ -112,13 +115,21 @@ def test_curves(
             figures.decision_curves(threshold, benefit, call_all, prevalence),
             "Net benefit over the threshold probability, beside calling everyone and no one.",
         ),
-        "histogram": _svg(
+    }
+
+
+def histograms(test: Scores) -> dict[str, Picture]:
+    """Per model the probabilities of both classes."""
+    return {
+        model: _svg(
             figures.histogram(
                 {"negative": probability[~target], "positive": probability[target]},
                 f"probability by {model}",
             ),
-            f"Probabilities by {model} of negative and positive images.",
-        ),
+            f"Probabilities by {model}: median {np.median(probability[~target]):.2f} of negatives, "
+            f"{np.median(probability[target]):.2f} of positives.",
+        )
+        for model, (probability, target) in test.items()
     }
 
 

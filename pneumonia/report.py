@@ -72,7 +72,11 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"value": tables.value, "percent": tables.percent}
+    environment.filters |= {
+        "value": tables.value,
+        "percent": tables.percent,
+        "parts": tables.parts,
+    }
     scored = {model: cam for model, (cam, _) in cams.items()}
     test = pictures.probabilities(studies, predictions)
     curves = pictures.training_curves(histories)
@@ -95,6 +99,7 @@ def write_report(
         side=samples[0].shape[-1],
         cams=scored,
         curves=curves,
+        histograms=pictures.histograms(test),
         overview=pictures.overview(evaluation),
         subgroups={
             model: pictures.subgroups(model, sides)
@@ -125,9 +130,7 @@ def _tables(
         "prevalence": tables.prevalence_table(evaluation),
         "calibration": tables.calibration_table(evaluation),
         "comparison": tables.comparison_table(evaluation),
-        "subgroups": {
-            model: tables.subgroup_table(evaluation, model) for model in evaluation["models"]
-        },
+        "subgroups": tables.subgroup_table(evaluation),
         "cam": tables.cam_table(cams),
     }
 

@@ -13,10 +13,10 @@ def headline(evaluation: Evaluation) -> str:
     side = evaluation["data"]["sides"]["test"]
     if not side["images"]:
         return "There is no test side: nothing here says how good the models are on new people."
-    told = ", ".join(
-        f"{model} with an AUROC of {tell(sides['test']['auroc'])}"
+    told = [
+        f"{tell(sides['test']['auroc'])} for {model}"
         for model, sides in evaluation["models"].items()
-    )
+    ]
     control = evaluation["controls"]["metadata_only"]["test"]["auroc"]
     beside = (
         f" View, sex, age and pixel spacing alone reach {tell(control)}."
@@ -27,8 +27,8 @@ def headline(evaluation: Evaluation) -> str:
     if evaluation["data"].get("grouping") == "image":
         whom = "people of whom the models may have seen other images"
     return (
-        f"On {side['images']:,} images of {side['people']:,} {whom}, lung opacity was told from "
-        f"everything else by {told}.{beside}"
+        f"On {side['images']:,} images of {side['people']:,} {whom}, the AUROC of lung opacity "
+        f"against everything else is {' and '.join(told)}.{beside}"
     )
 
 

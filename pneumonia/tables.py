@@ -4,8 +4,11 @@ In: `evaluation.json` and `cam.json`. Out: lists of plain dictionaries whose key
 headings. A figure that is undefined is told with its reason.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+_WITH_INTERVAL = re.compile(r"([-+.\d]+) \(([-+.\d]+ to [-+.\d]+)\)")
 
 Table = list[dict[str, str]]
 Evaluation = Mapping[str, Any]
@@ -50,12 +53,25 @@ def tell(figure: Mapping[str, Any], digits: int = 3, *, signed: bool = False) ->
     """
     if figure["value"] is None:
         reason = str(figure["reason"])
-        return reason if reason.startswith(("too small", "not fitted")) else f"undefined: {reason}"
+        known = [word for word in ("too small", "not fitted") if reason.startswith(word)]
+        return known[0] if known else f"undefined: {reason}"
     form = f"{'+' if signed else ''}.{digits}f"
     if figure["low"] is None:
         return format(figure["value"], form)
     low, high = (format(figure[end], form) for end in ("low", "high"))
     return f"{figure['value']:{form}} ({low} to {high})"
+
+
+def parts(cell: str) -> tuple[str, str]:
+    """A told figure as value and interval; any other text whole.
+
+    >>> parts("0.881 (0.852 to 0.907)")
+    ('0.881', '0.852 to 0.907')
+    >>> parts("3 (of 4)")
+    ('3 (of 4)', '')
+    """
+    found = _WITH_INTERVAL.fullmatch(cell)
+    return (found[1], found[2]) if found else (cell, "")
 
 
 def value(figure: Mapping[str, Any], digits: int = 3) -> str:
@@ -169,20 +185,23 @@ def comparison_table(evaluation: Evaluation) -> Table:
     ]
 
 
-def subgroup_table(evaluation: Evaluation, model: str) -> Table:
-    """A model's figures in every subgroup of test."""
-    return [
-        {
-            "group": f"{GROUP_NAMES.get(group['by'], group['by'])}: {group['value']}",
-            "images": f"{group['n']:,}",
-            "positive": f"{group['positives']:,}",
-            "AUROC": tell(group["auroc"]),
-            "sensitivity": value(group["recall"]),
-            "specificity": value(group["specificity"]),
-            "slope": value(group["calibration_slope"], 2),
+def subgroup_table(evaluation: Evaluation) -> Table:
+    """Every subgroup of test, the models side by side."""
+    models = evaluation["models"]
+    rows = []
+    for groups in zip(*(sides["subgroups"] for sides in models.values()), strict=True):
+        first = groups[0]
+        row = {
+            "group": f"{GROUP_NAMES.get(first['by'], first['by'])}: {first['value']}",
+            "images": f"{first['n']:,}",
+            "positive": f"{first['positives']:,}",
         }
-        for group in evaluation["models"][model]["subgroups"]
-    ]
+        for model, group in zip(models, groups, strict=True):
+            row[f"{model}: AUROC"] = tell(group["auroc"])
+            row[f"{model}: sensitivity"] = value(group["recall"])
+            row[f"{model}: specificity"] = value(group["specificity"])
+        rows.append(row)
+    return rows
 
 
 def cam_table(cams: Mapping[str, Mapping[str, Any]]) -> Table:

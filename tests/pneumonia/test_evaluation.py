@@ -181,6 +181,8 @@ def test_controls_stand_beside_the_models(evaluation):
     never = evaluation["controls"]["always_negative"]["test"]
     assert never["auroc"]["value"] == 0.5
     assert never["recall"]["value"] == 0
+    assert never["recall"]["low"] is None
+    assert never["recall"]["reason"].startswith("no interval: the same in every resample")
     assert never["precision"] == {
         "value": None,
         "low": None,
