@@ -122,25 +122,33 @@ def _find(folder: Path) -> Iterator[_Entry]:
     links: list[tuple[Path, str, frozenset[_Identity]]] = []
     while waiting or links:
         place, prefix, above = waiting.pop() if waiting else links.pop(0)
-        identity = _identity(place)
+        try:
+            identity = _identity(place)
+            items = sorted(os.scandir(place), key=lambda item: item.name)
+        except OSError as error:
+            if not prefix:
+                raise
+            yield _refused_folder(place, prefix, refusal_of(error))
+            continue
         if identity in above:
-            entry = _Entry(place, prefix.rstrip("/"))
-            entry.refuse("link_loop", "The link leads back to a folder that holds it.")
-            yield _checked_name(entry)
+            loop = DicomError("link_loop", "The link leads back to a folder that holds it.")
+            yield _refused_folder(place, prefix, loop)
         if identity in entered:
             continue
         entered.add(identity)
-        for item in sorted(os.scandir(place), key=lambda item: item.name):
+        for item in items:
             file, path = f"{prefix}{item.name}", Path(item.path)
-            inside = _is_folder(item)
             if item.name.lower().endswith(SUFFIX):
-                entry = _Entry(path, file)
-                if inside:
-                    entry.refuse("not_a_file", "A folder stands where a DICOM file should.")
-                yield _checked_name(entry)
-            elif inside:
+                yield _checked_name(_Entry(path, file))
+            elif _is_folder(item):
                 queue = links if item.is_symlink() else waiting
                 queue.append((path, f"{file}/", above | {identity}))
+
+
+def _refused_folder(place: Path, prefix: str, why: DicomError) -> _Entry:
+    entry = _Entry(place, prefix.rstrip("/"))
+    entry.refuse(why.reason, why.detail)
+    return _checked_name(entry)
 
 
 def _is_folder(item: "os.DirEntry[str]") -> bool:

@@ -8,6 +8,7 @@ of the batch; that of a refused file stays black and nothing points at it.
 """
 
 import logging
+import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -161,6 +162,9 @@ def convert_batch(
     recipe, files = _recipe(config), [BatchFile(*entry) for entry in batch]
     shape = (len(files), recipe.side, recipe.side)
     pixels = open_memmap(output / IMAGES, mode="w+", dtype=np.uint8, shape=shape)
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        with (output / IMAGES).open("r+b") as handle:  # a full disk is an error here, SIGBUS later
+            os.posix_fallocate(handle.fileno(), 0, (output / IMAGES).stat().st_size)
     rows: list[Row] = [{} for _ in files]
     sizes = [0] * len(files)
     turn, stop = count(), threading.Event()

@@ -1,3 +1,4 @@
+import errno
 import os
 import time
 
@@ -134,6 +135,18 @@ def test_scan_unreadable_file_is_tried_again_once_it_can_be_read(look, folder):
     assert refusals(look()) == {"b.dcm": "unreadable"}
     (folder / "b.dcm").chmod(0o644)
     assert not refusals(look())
+
+
+def test_scan_folder_that_cannot_be_listed_is_told(look, monkeypatch):
+    listed = os.scandir
+
+    def scandir(place):
+        if place.name == "more":
+            raise PermissionError(errno.EACCES, "denied")
+        return listed(place)
+
+    monkeypatch.setattr("pneumonia.inventory.os.scandir", scandir)
+    assert refusals(look()) == {"more": "unreadable"}
 
 
 def test_scan_name_that_is_no_text_is_refused(look, folder):
