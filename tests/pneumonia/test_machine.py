@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from pneumonia import machine
@@ -108,10 +111,8 @@ def test_workers_are_the_cores_unless_said():
     assert machine.workers(parse({"runtime": {"workers": 3}})) == 3
 
 
-def test_machine_is_known_without_torch():
-    """A cached run must not pay for the import."""
-    import subprocess
-    import sys
-
-    code = "import sys, pneumonia.machine; sys.exit('torch' in sys.modules)"
+@pytest.mark.parametrize("module", ["machine", "trainer_process", "child_process"])
+def test_module_does_without_torch(module):
+    """A cached run must not pay for the import, nor the process that waits for a training."""
+    code = f"import sys, pneumonia.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
