@@ -11,7 +11,9 @@ PREFECT_SETTINGS = {
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     "DO_NOT_TRACK": "1",
 }
-OWN_LOGGERS = ("pneumonia", "tasks", "flows")
+OWN = ("flows", "tasks", "pneumonia")
+TOLD = ("flows", "tasks", "pneumonia.trainer_process", "pneumonia.workspace")
+"""Whose lines the terminal shows; what else the library tells stands in Prefect's log."""
 
 
 def set_up() -> None:
@@ -19,10 +21,10 @@ def set_up() -> None:
     for name, value in PREFECT_SETTINGS.items():
         os.environ.setdefault(name, value)
     told = logging.StreamHandler(sys.stdout)
-    told.addFilter(lambda record: record.levelno < logging.WARNING)
+    told.addFilter(lambda line: line.levelno < logging.WARNING and line.name.startswith(TOLD))
     warned = logging.StreamHandler(sys.stderr)
     warned.setLevel(logging.WARNING)
-    for name in OWN_LOGGERS:
+    for name in OWN:
         logger = logging.getLogger(name)
         logger.setLevel(logging.INFO)
         logger.handlers = [told, warned]

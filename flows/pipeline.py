@@ -98,7 +98,12 @@ def conversion(context: Context, keys: list[str]) -> int:
         )
         for key in keys
     ]
-    return sum(shard.result().facts["images"] for shard in shards)
+    images = 0
+    for done, shard in enumerate(shards, start=1):
+        images += shard.result().facts["images"]
+        if done < len(shards) and done * 10 // len(shards) > (done - 1) * 10 // len(shards):
+            logger.info("  pool: %d of %d shards, %s images", done, len(shards), f"{images:,}")
+    return images
 
 
 def task_runner(config: Config) -> TaskRunner[Any]:

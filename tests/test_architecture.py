@@ -85,7 +85,9 @@ def test_the_models_of_the_configuration_are_those_of_the_network():
     assert tuple(network.MODELS) == MODELS
 
 
-@pytest.mark.parametrize("stage", [s for s in (*STAGES, POOL) if not s.keyed_by_code], ids=str)
+@pytest.mark.parametrize(
+    "stage", [s for s in (*STAGES, POOL) if not s.keyed_by_code], ids=lambda stage: stage.name
+)
 def test_code_behind_a_costly_stage_is_as_recorded(stage):
     """See CONTRIBUTING.md, "Stages and their versions", when this fails."""
     recorded = json.loads(VERSIONS.read_text("utf-8"))[stage.name]
