@@ -12,7 +12,7 @@ import numpy as np
 
 from pneumonia.assessment import Figure, Side, figure
 from pneumonia.localisation import MEASURES, Scores
-from pneumonia.metrics import Array, ratio
+from pneumonia.metrics import Array, Bools, ratio
 from pneumonia.uncertainty import bootstrap
 
 Columns = Mapping[str, Array]
@@ -58,12 +58,18 @@ def difference(
 
 
 def by_group(
-    groups: Mapping[str, Sequence[str | None]], values: Columns, control: Columns, side: Side
+    groups: Mapping[str, Sequence[str | None]],
+    values: Columns,
+    control: Columns,
+    side: Side,
+    *,
+    no_control: str | None = None,
 ) -> list[dict[str, Any]]:
     """Model and control in each subgroup.
 
     Args:
         groups: per grouping the value of each image; None belongs to no group.
+        no_control: why the control is withheld, if it is.
     """
     told = []
     for by, labels in groups.items():
@@ -72,14 +78,15 @@ def by_group(
             mask = own == value
             n, part = int(mask.sum()), side.part(mask)
             few = f"too small: {n} positive images, at least {MIN_IMAGES} needed"
-            withheld = few if n < MIN_IMAGES else None
-            model, constant = (
-                average({name: column[mask] for name, column in source.items()}, part,
-                        withheld=withheld)
-                for source in (values, control)
-            )  # fmt: skip
+            small = few if n < MIN_IMAGES else None
+            model = average(_part(values, mask), part, withheld=small)
+            constant = average(_part(control, mask), part, withheld=small or no_control)
             told.append({"by": by, "value": value, "n": n, **model, "constant_map": constant})
     return told
+
+
+def _part(values: Columns, mask: Bools) -> Columns:
+    return {name: column[mask] for name, column in values.items()}
 
 
 def _told(terms: Mapping[str, list[Array]], side: Side, withheld: str | None) -> dict[str, Figure]:

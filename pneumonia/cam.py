@@ -241,7 +241,9 @@ def _score_all(
             **agreement.average(values[1], images, withheld=no_control),
         },
         "difference": agreement.difference(values[0], values[1], images, withheld=no_control),
-        "subgroups": agreement.by_group(groups, values[0], values[1], images),
+        "subgroups": agreement.by_group(
+            groups, values[0], values[1], images, no_control=no_control
+        ),
     }
 
 

@@ -86,7 +86,8 @@ def test_curves(
     for model, (probability, target) in test.items():
         curve = threshold_curve(probability, target)
         roc[model] = (curve.fall_out, curve.recall)
-        precision[model] = (curve.recall, curve.precision)
+        gains = np.diff(curve.recall, prepend=-1.0) > 0  # the points that the step sum adds up
+        precision[model] = (curve.recall[gains], curve.precision[gains])
         bins = reliability(probability, target, np.clip(len(target) // MIN_BIN, 3, 15).item())
         calibration[model] = (bins.probability, bins.observed)
         benefit[model] = net_benefit(probability, target, threshold)

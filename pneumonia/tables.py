@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-_WITH_INTERVAL = re.compile(r"([-+.\d]+) \(([-+.\d]+ to [-+.\d]+)\)")
+_WITH_INTERVAL = re.compile(r"([-+.\d]+) \(([-+.\d]+ to [-+.\d]+|no interval)\)")
 
 Table = list[dict[str, str]]
 Evaluation = Mapping[str, Any]
@@ -57,7 +57,8 @@ def tell(figure: Mapping[str, Any], digits: int = 3, *, signed: bool = False) ->
         return known[0] if known else f"undefined: {reason}"
     form = f"{'+' if signed else ''}.{digits}f"
     if figure["low"] is None:
-        return format(figure["value"], form)
+        told = format(figure["value"], form)
+        return told if figure["reason"] is None else f"{told} (no interval)"
     low, high = (format(figure[end], form) for end in ("low", "high"))
     return f"{figure['value']:{form}} ({low} to {high})"
 
