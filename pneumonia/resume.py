@@ -18,6 +18,9 @@ from pneumonia.config import Config
 
 logger = logging.getLogger(__name__)
 
+FORMAT = 1
+"""Raised when `Progress` or what `fitting` adds to it changes: an older point is left aside."""
+
 _LATEST = "resume.ckpt"
 _PREVIOUS = "resume.previous.ckpt"
 _DIGEST_LENGTH = 64  # sha256, hexadecimal
@@ -46,7 +49,7 @@ class Progress:
 
 def save(content: Mapping[str, Any], folder: Path) -> None:
     """Write a resume point of tensors and plain values, keeping the one before it."""
-    payload = dump(content)
+    payload = dump({**content, "format": FORMAT})
     latest = folder / _LATEST
     fresh = folder / f"{_LATEST}.new"
     with fresh.open("wb") as file:
@@ -58,15 +61,18 @@ def save(content: Mapping[str, Any], folder: Path) -> None:
 
 
 def load(folder: Path) -> dict[str, Any] | None:
-    """The latest whole resume point, or None where there is none; a torn one is told in the log."""
+    """The latest whole resume point, or None; one that cannot be used is told in the log."""
     for name in (_LATEST, _PREVIOUS):
         path = folder / name
         if not path.exists():
             continue
         data = path.read_bytes()
         payload = data[_DIGEST_LENGTH:]
-        if data[:_DIGEST_LENGTH] == hashlib.sha256(payload).hexdigest().encode("ascii"):
-            content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-            return dict(content)
-        logger.warning("%s is torn (its digest differs): going back to the one before it.", name)
+        if data[:_DIGEST_LENGTH] != hashlib.sha256(payload).hexdigest().encode("ascii"):
+            logger.warning("%s is torn: its digest differs. Going back to an earlier one.", name)
+            continue
+        content = dict(torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True))
+        if content.pop("format", None) == FORMAT:
+            return content
+        logger.warning("%s is of another version: left aside.", name)
     return None

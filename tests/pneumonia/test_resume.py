@@ -47,6 +47,13 @@ def test_load_with_both_damaged_begins_anew(tmp_path):
     assert resume.load(tmp_path) is None
 
 
+def test_load_leaves_a_point_of_another_version_aside(tmp_path, monkeypatch, caplog):
+    resume.save(point(1), tmp_path)
+    monkeypatch.setattr(resume, "FORMAT", resume.FORMAT + 1)
+    assert resume.load(tmp_path) is None
+    assert "another version" in caplog.text
+
+
 def progress(epoch, best_epoch):
     best = {"epoch": best_epoch} if best_epoch else None
     return Progress({"epoch": epoch, "step": 0, "losses": [], "history": [], "best": best})

@@ -1,5 +1,6 @@
 """The child process that trains: real ones, killed for real."""
 
+import errno
 import fcntl
 import os
 import signal
@@ -12,7 +13,7 @@ import pytest
 
 from pneumonia.child_process import Stop
 from pneumonia.errors import ConfigError, TrainingError
-from pneumonia.trainer_process import TrainingJob, _event, run_training
+from pneumonia.trainer_process import TrainingJob, _as_error, _event, run_training
 from pneumonia.training import train
 
 PARENT = """
@@ -187,10 +188,14 @@ def test_run_training_raises_the_childs_error_as_its_class(tmp_path, lock, make_
     assert trainers(job) == []
 
 
-def test_run_training_raises_the_machines_fault_as_oserror(tmp_path, lock, make_job):
-    """A full disk, a vanished mount: what a retry may mend."""
-    job = make_job(tmp_path, "training.epochs=1")
-    (tmp_path / "output").rmdir()
-    with pytest.raises(OSError, match=r"checkpoint\.ckpt") as caught:
-        run_training(job, lock=lock, on_epoch=lambda _: None)
-    assert not isinstance(caught.value, ConfigError)
+def test_error_of_the_machine_comes_back_as_oserror():
+    """A full disk, a vanished mount: what a further try may mend."""
+    error = _as_error({"type": "OSError", "errno": errno.ENOSPC, "message": "no space left"})
+    assert type(error) is OSError
+    assert error.errno == errno.ENOSPC
+
+
+def test_error_that_is_a_bug_comes_back_as_one():
+    error = _as_error({"type": "KeyError", "message": "'epoch'"})
+    assert type(error) is RuntimeError
+    assert "KeyError in the training process" in str(error)
