@@ -86,7 +86,7 @@ def evaluate(
             "operating_point": chosen,
             "threshold": points[chosen]["threshold"],
         }
-        logger.info("%s: AUROC %s on %d test images.", model, test["auroc"]["value"], test["n"])
+        logger.info("Evaluated %s on %d val and %d test images.", model, val["n"], test["n"])
     return {
         "data": _data(studies, data_facts),
         "controls": _controls(sides, metadata, config),

@@ -6,6 +6,7 @@ every line has its own dash too; maps use viridis, whose lightness is even.
 """
 
 import io
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
@@ -28,6 +29,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 MAP_COLOURS = "viridis"
 _PANEL_DPI = 100
+_LOCK = threading.Lock()
 _STYLE: Any = {  # Any: Matplotlib types its keys one by one
     "font.family": "DejaVu Sans",  # comes with Matplotlib: no font of the machine changes a byte
     "font.size": 8.5,
@@ -36,7 +38,6 @@ _STYLE: Any = {  # Any: Matplotlib types its keys one by one
     "axes.linewidth": 0.8,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": "#e6eaee",
     "grid.linewidth": 0.7,
@@ -207,7 +208,7 @@ def cam_panel(
         limits: values at the ends of the colour scale, the same for all panels of a model.
     """
     low, high = limits if limits[0] < limits[1] else (limits[0] - 1, limits[1] + 1)
-    with mpl.rc_context({**_STYLE, "axes.grid": False}):
+    with _styled(grid=False):
         figure = Figure(figsize=(5.0, 2.36), dpi=_PANEL_DPI)
         plain = figure.add_axes((0.004, 0.01, 0.436, 0.98))
         mapped = figure.add_axes((0.448, 0.01, 0.436, 0.98))
@@ -230,7 +231,7 @@ def cam_panel(
 
 def image_png(image: NDArray[np.uint8]) -> bytes:
     """A grey image (rows, columns), one pixel for one, as PNG."""
-    with mpl.rc_context(_STYLE):
+    with _styled():
         rows, columns = image.shape
         figure = Figure(figsize=(columns / _PANEL_DPI, rows / _PANEL_DPI), dpi=_PANEL_DPI)
         figure.figimage(image, cmap="gray", vmin=0, vmax=255)
@@ -238,11 +239,18 @@ def image_png(image: NDArray[np.uint8]) -> bytes:
 
 
 @contextmanager
+def _styled(*, grid: bool = True) -> Iterator[None]:
+    """This module's style, one drawing at a time: Matplotlib's settings are the process's."""
+    with _LOCK, mpl.rc_context({**_STYLE, "axes.grid": grid}):
+        yield
+
+
+@contextmanager
 def _drawing(
     width: float, height: float, rows: int = 1
 ) -> Iterator[tuple[Figure, tuple[Axes, ...]]]:
     """A figure of inches in this module's style, its axes one below the other."""
-    with mpl.rc_context(_STYLE):
+    with _styled():
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, tuple(np.ravel(figure.subplots(rows, 1, sharex=True)))
 

@@ -28,7 +28,7 @@ def headline(evaluation: Evaluation) -> str:
         whom = "people of whom the models may have seen other images"
     return (
         f"On {side['images']:,} images of {side['people']:,} {whom}, the AUROC of lung opacity "
-        f"against everything else is {' and '.join(told)}.{beside}"
+        f"against everything else is {_listed(told)}.{beside}"
     )
 
 
@@ -110,6 +110,10 @@ def markdown_table(rows: Table) -> str:
         return ""
     lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
     return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+
+
+def _listed(items: Sequence[str]) -> str:
+    return " and ".join(", ".join(items).rsplit(", ", 1))
 
 
 def _bullets(sentences: Sequence[str]) -> str:

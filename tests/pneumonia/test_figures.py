@@ -1,5 +1,6 @@
 import io
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from xml.etree import ElementTree
 
 import numpy as np
@@ -48,6 +49,14 @@ def test_curve_is_small_svg_without_references_and_the_same_again(name):
     assert len(data) < 60_000
     assert b"dc:date" not in data
     assert data == CURVES[name]()
+
+
+def test_curves_drawn_at_once_by_threads_are_the_same():
+    names = [*CURVES] * 3
+    with ThreadPoolExecutor(4) as pool:
+        drawn = list(pool.map(lambda name: CURVES[name](), names))
+    for name, data in zip(names, drawn, strict=True):
+        assert data == CURVES[name]()
 
 
 def test_curve_text_is_data_not_markup():
