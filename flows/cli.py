@@ -19,7 +19,7 @@ from pneumonia.errors import ConfigError, PneumoniaError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command; returns its exit status."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
     console.set_up()
     try:
@@ -95,14 +95,15 @@ def verify(options: argparse.Namespace) -> int:
     return 1 if damage else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    whole = argparse.ArgumentParser(
         prog="pneumonia",
         description="Lung opacity on chest radiographs: from DICOM files to an honest report. "
         "For research; not a medical device.",
     )
-    parser.add_argument("--version", action="version", version=version("pneumonia"))
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    whole.add_argument("--version", action="version", version=version("pneumonia"))
+    commands = whole.add_subparsers(required=True, metavar="COMMAND")
 
     def command(function: Callable[[argparse.Namespace], int], text: str) -> Any:  # noqa: ANN401
         added = commands.add_parser(function.__name__, help=text, description=text)
@@ -133,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_request(command(status, "say what is fresh, what is stale, and why"))
     checked = command(verify, "hash every file of every artifact; writes nothing")
     checked.add_argument("--workspace", type=Path, required=True, metavar="DIR")
-    return parser
+    return whole
 
 
 def _add_request(parser: argparse.ArgumentParser) -> None:

@@ -21,9 +21,9 @@ SETTINGS = [
 
 def start(raw, workspace, **environment):
     """`pneumonia run` as a process that leads a group of its own."""
+    asked = ["run", "--raw", raw, "--workspace", workspace, *SETTINGS]
     return subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", "run", "--raw", raw, "--workspace", workspace]
-        + SETTINGS,
+        [sys.executable, "-m", "flows.cli", *asked],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         env=os.environ | environment,
     )  # fmt: skip
