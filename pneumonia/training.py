@@ -22,6 +22,7 @@ import pytorch_lightning as lightning
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from numpy.typing import NDArray
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from pneumonia import checkpoint, network, resume
@@ -144,9 +145,11 @@ def _prepare_machine(job: TrainingJob) -> torch.device:
 
 
 def _fit(trainer: lightning.Trainer, fit: Fit, data: TrainingData) -> None:
-    """Let Lightning run; a GPU that is too small is told with the cure."""
+    """Let Lightning run; tell a GPU that is too small with the cure."""
     try:
         trainer.fit(fit, datamodule=data)
+    except SIGTERMException as error:  # a SystemExit: Lightning's own, between two epochs
+        raise StoppedError from error
     except torch.OutOfMemoryError as error:
         size = data.config.training.batch_size
         raise TrainingError(

@@ -1,4 +1,5 @@
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,6 +98,16 @@ def test_train_stopped_at_a_step_goes_on_to_the_same_bytes(
     monkeypatch.undo()
     point = resume.load(Path(job.state))
     assert point["epoch"] * 4 + point["step"] == steps
+    run(job)
+    assert outcome(job) == outcome(finished[0])
+
+
+def test_train_told_to_stop_between_two_epochs_goes_on(finished, tmp_path, make_job):
+    """The signal comes when the epoch's figures have just been told: Lightning acts on it then."""
+    job = make_job(tmp_path)
+    with pytest.raises(StoppedError):
+        run(job, lambda _: signal.raise_signal(signal.SIGTERM))
+    assert resume.load(Path(job.state))["epoch"] == 1
     run(job)
     assert outcome(job) == outcome(finished[0])
 
