@@ -38,27 +38,26 @@ class Recipe:
     window: int
 
 
-def convert(data: bytes, image_id: str, recipe: Recipe, into: NDArray[np.uint8]) -> Row:
+def convert(data: bytes, image_id: str, recipe: Recipe) -> tuple[NDArray[np.uint8], Row]:
     """Convert one file.
 
     Args:
         data: the whole file.
         image_id: the file's stem, to be compared with its Patient ID.
-        into: (side, side) uint8, receives the image; untouched when the file is refused.
 
     Returns:
-        A value per name of `COLUMNS`.
+        (side, side) uint8 in one piece, and a value per name of `COLUMNS`.
 
     Raises:
         DicomError: the file cannot become an image.
     """
     film = read(data, accept=recipe.accept, window=recipe.window, side=recipe.side)
     header = film.header
-    into[:] = fit(render(film.pixels, film.rule), recipe.side, film.scale)
+    image = np.ascontiguousarray(fit(render(film.pixels, film.rule), recipe.side, film.scale))
     row = vars(header) | vars(geometry(header.rows, header.columns, recipe.side))
     patient = row.pop("patient")
-    return row | {
-        "pixel_digest": digest(into.data, recipe.side.to_bytes(4, "little")),
+    return image, row | {
+        "pixel_digest": digest(image.data, recipe.side.to_bytes(4, "little")),
         "patient_differs": bool(patient) and patient != image_id,
         "decoder": film.decoder,
     }

@@ -3,12 +3,11 @@
 In: the folder of DICOM files and the pool of what was converted before. Out: pool artifacts, each
 `images.npy` and `rows.parquet`, and the tables `images.parquet` and `quarantine.parquet`.
 
-A batch is one unit of work: threads fill one shard's memory map. Row i of `images.npy` is file i
+A batch is one unit of work: threads fill one shard. Row i of `images.npy` is file i
 of the batch; that of a refused file stays black and nothing points at it.
 """
 
 import logging
-import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,6 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import pandas as pd
-from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from pneumonia.artifacts import Facts, find_damage, read_manifest, read_table, write_table
@@ -28,7 +26,7 @@ from pneumonia.conversion import COLUMNS, COUNTS, DECIMALS, TEXT, Recipe, Row, c
 from pneumonia.errors import CorruptArtifactError, DicomError, ShardError
 from pneumonia.files import digest, read_file
 from pneumonia.inventory import NOT_YET, list_dicom, scan
-from pneumonia.pool import IMAGES, ImagePool
+from pneumonia.pool import ImagePool, create_shard
 
 __all__ = [
     "Batch", "BatchFile", "ImagePool", "batch_identity", "check_quarantine", "configuration",
@@ -160,30 +158,29 @@ def convert_batch(
         Counts of `images` and `refused` files and the `bytes` read.
     """
     recipe, files = _recipe(config), [BatchFile(*entry) for entry in batch]
-    shape = (len(files), recipe.side, recipe.side)
-    pixels = open_memmap(output / IMAGES, mode="w+", dtype=np.uint8, shape=shape)
-    if hasattr(os, "posix_fallocate"):  # not on macOS
-        with (output / IMAGES).open("r+b") as handle:  # a full disk is an error here, SIGBUS later
-            os.posix_fallocate(handle.fileno(), 0, (output / IMAGES).stat().st_size)
     rows: list[Row] = [{} for _ in files]
     sizes = [0] * len(files)
     turn, stop = count(), threading.Event()
 
     def work() -> None:
         while (place := next(turn)) < len(files) and not stop.is_set():
-            rows[place], sizes[place] = _convert_one(files[place], images, recipe, pixels[place])
+            image, rows[place], sizes[place] = _convert_one(files[place], images, recipe)
+            if image is not None:
+                shard.write(place, image)
 
     # One long task a thread: a task an image would cost as much as its header.
     workers = max(1, min(workers, len(files)))
     cv2.setNumThreads(0)
-    with ThreadPoolExecutor(workers, thread_name_prefix="convert") as threads:
+    with (
+        create_shard(output, len(files), recipe.side) as shard,
+        ThreadPoolExecutor(workers, thread_name_prefix="convert") as threads,
+    ):
         futures = [threads.submit(work) for _ in range(workers)]
         try:
             for future in futures:
                 future.result()
         finally:
             stop.set()
-    pixels.flush()
     table = _rows_table(files, rows)
     write_table(table, output / ROWS)
     good = int(table["reason"].isna().sum())
@@ -255,14 +252,14 @@ def convert_files(
     """
     recipe = _recipe(config)
     for path in list_dicom(list(paths)):
-        image = np.zeros((recipe.side, recipe.side), np.uint8)
         row: Row = dict.fromkeys([*COLUMNS, "reason", "detail"])
         row["image_id"] = path.stem
         try:
-            row |= convert(read_file(path), path.stem, recipe, image)
-            yield path, image, row
+            image, known = convert(read_file(path), path.stem, recipe)
         except DicomError as error:
             yield path, None, row | refused(error)
+        else:
+            yield path, image, row | known
 
 
 def _recipe(config: ShardsConfig) -> Recipe:
@@ -270,17 +267,17 @@ def _recipe(config: ShardsConfig) -> Recipe:
 
 
 def _convert_one(
-    file: BatchFile, images: Path, recipe: Recipe, into: NDArray[np.uint8]
-) -> tuple[Row, int]:
-    """The row of one file, refused or not, and how many bytes were read."""
+    file: BatchFile, images: Path, recipe: Recipe
+) -> tuple[NDArray[np.uint8] | None, Row, int]:
+    """The image of one file and its row, or why it is refused, and how many bytes were read."""
     data = b""
     try:
         data = read_file(images / file.file)
         if digest(data) != file.digest:
             raise DicomError("changed", "The file is no longer what it was when it was listed.")
-        return convert(data, file.image_id, recipe, into), len(data)
+        return *convert(data, file.image_id, recipe), len(data)
     except DicomError as error:
-        return refused(error), len(data)
+        return None, refused(error), len(data)
 
 
 def _rows_table(files: Sequence[BatchFile], rows: list[Row]) -> pd.DataFrame:

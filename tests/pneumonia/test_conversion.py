@@ -25,15 +25,12 @@ CR = ("CR",)
 
 
 def image_of(data, side=32, accept=CR):
-    image = np.zeros((side, side), np.uint8)
-    return image, convert(data, "person-7", Recipe(side, accept, 0), image)
+    return convert(data, "person-7", Recipe(side, accept, 0))
 
 
 def refusal(data, accept=("*",)):
-    image = np.full((32, 32), 77, np.uint8)
     with pytest.raises(DicomError) as caught:
-        convert(data, "x", Recipe(32, accept, 0), image)
-    assert (image == 77).all()
+        convert(data, "x", Recipe(32, accept, 0))
     return caught.value
 
 

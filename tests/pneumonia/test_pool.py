@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from pneumonia.errors import CorruptArtifactError, ShardError
-from pneumonia.pool import IMAGES, ImagePool
+from pneumonia.pool import IMAGES, ImagePool, create_shard
 
 SIDE = 16
 
@@ -73,3 +73,19 @@ def test_image_pool_damaged_shard_tells_path_and_cure(tmp_path, images, damage):
         np.save(path, np.zeros((3, SIDE, SIDE), np.float32))
     with pytest.raises(CorruptArtifactError, match=r"images\.npy: expected .* --verify"):
         ImagePool(tmp_path, images).gather(np.arange(5))
+
+
+def test_create_shard_is_an_array_file_black_where_nothing_was_written(tmp_path):
+    image = np.arange(SIDE * SIDE, dtype=np.uint8).reshape(SIDE, SIDE)
+    with create_shard(tmp_path, 3, SIDE) as shard:
+        shard.write(1, image)
+    stored = np.load(tmp_path / IMAGES)
+    assert (stored.shape, stored.dtype) == ((3, SIDE, SIDE), np.uint8)
+    assert np.array_equal(stored[1], image)
+    assert not stored[[0, 2]].any()
+
+
+def test_shard_file_full_disk_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr("pneumonia.pool.os.pwrite", lambda *_: 100)
+    with create_shard(tmp_path, 1, SIDE) as shard, pytest.raises(OSError, match="No space left"):
+        shard.write(0, np.zeros((SIDE, SIDE), np.uint8))
