@@ -1,6 +1,6 @@
 """How fast one DICOM file becomes one stored image, beside the ways it is done elsewhere.
 
-    python benchmarks/conversion.py [FOLDER] [--side 256] [--images 200] [--rounds 7]
+    python benchmarks/conversion.py [FOLDER] [--side 256] [--images 512] [--rounds 7]
 
 All ways run in one process, one after the other in every round, on the same files, which are in
 the page cache; the median round counts. FOLDER holds films as the challenge's; without it, films
@@ -142,7 +142,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--side", type=int, default=256)
-    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--cpu", action="store_true")
     return parser.parse_args()
