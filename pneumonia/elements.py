@@ -12,7 +12,7 @@ is then parsed by pydicom.
 import math
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pneumonia.errors import DicomError
 
@@ -75,7 +75,7 @@ class Elements:
 
     values: Mapping[int, bytes]
     little_endian: bool = True
-    pixel_data: tuple[int, int] | None = field(default=None)
+    pixel_data: tuple[int, int] | None = None
 
     def __contains__(self, tag: int) -> bool:
         return tag in self.values

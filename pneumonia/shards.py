@@ -26,11 +26,11 @@ from pneumonia.conversion import COLUMNS, COUNTS, DECIMALS, TEXT, Recipe, Row, c
 from pneumonia.errors import CorruptArtifactError, DicomError, ShardError
 from pneumonia.files import digest, read_file
 from pneumonia.inventory import NOT_YET, list_dicom, scan
-from pneumonia.pool import ImagePool, create_shard
+from pneumonia.pool import create_shard
 
 __all__ = [
-    "Batch", "BatchFile", "ImagePool", "batch_identity", "check_quarantine", "configuration",
-    "convert_batch", "convert_files", "images_table", "plan_batches", "pool_index", "scan",
+    "Batch", "BatchFile", "batch_identity", "check_quarantine", "configuration", "convert_batch",
+    "convert_files", "images_table", "plan_batches", "pool_index", "scan",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
