@@ -1,5 +1,4 @@
 import multiprocessing
-import os
 import shutil
 
 import pytest
@@ -107,7 +106,7 @@ def test_link_is_relative_replaced_and_not_rewritten(tmp_path):
     build(workspace)
     workspace.link("main", "labels", REFERENCE)
     link = tmp_path / "runs/main/labels"
-    assert os.readlink(link) == "../../labels/k1"
+    assert str(link.readlink()) == "../../labels/k1"
     before = link.lstat().st_mtime_ns
     workspace.link("main", "labels", REFERENCE)
     assert link.lstat().st_mtime_ns == before
