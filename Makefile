@@ -19,10 +19,15 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: venv
 	$(BIN)/pneumonia simulate $(OUT)/raw --images 800 --seed 0
 	$(BIN)/pneumonia run --raw $(OUT)/raw --workspace $(OUT)/workspace \
-	  --set shards.image_size=128 --set training.weights=none --set training.epochs=8
+	  --set shards.image_size=128 --set split.val_fraction=0.2 --set split.test_fraction=0.2 \
+	  --set training.weights=none --set training.epochs=8
 
 test: check
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not e2e"
+
+# Servers, workers and the whole demo: a few minutes more than `make test`.
+test-e2e: venv
+	$(BIN)/pytest -m e2e
 
 check: venv
 	$(BIN)/ruff check .

@@ -51,7 +51,10 @@ def code_digest(modules: tuple[str, ...]) -> str:
 
 @cache
 def _tree(module: str) -> ast.Module:
-    return ast.parse(Path(_origin(module)).read_text("utf-8"))
+    source = _source(module)
+    if source is None:
+        raise ModuleNotFoundError(f"{module}: expected a module with source, got none")
+    return ast.parse(source.read_text("utf-8"))
 
 
 @cache
@@ -66,7 +69,7 @@ def _imports(module: str) -> tuple[str, ...]:
         name
         for node in ast.walk(_tree(module))
         for name in _named(node)
-        if name.partition(".")[0] in PACKAGES and _is_module(name)
+        if name.partition(".")[0] in PACKAGES and _source(name)
     )
 
 
@@ -78,20 +81,14 @@ def _named(node: ast.AST) -> Iterator[str]:
         yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def _is_module(name: str) -> bool:
-    """Whether a dotted name is a module and not a package or something inside a module."""
-    try:
-        spec = importlib.util.find_spec(name)
-    except ModuleNotFoundError:  # its parent is a module, not a package
-        return False
-    return spec is not None and spec.submodule_search_locations is None
-
-
-def _origin(module: str) -> str:
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f"{module}: expected a module with source, got none")
-    return spec.origin
+def _source(name: str) -> Path | None:
+    """The file of a module, or None for a package or a name inside a module; imports nothing."""
+    package, *rest = name.split(".")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations or not rest:
+        return None
+    path = Path(spec.submodule_search_locations[0], *rest).with_suffix(".py")
+    return path if path.is_file() else None
 
 
 def _bare(node: object) -> object:
