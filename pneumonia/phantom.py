@@ -105,7 +105,7 @@ def place_opacities(
     """Place `count` opacities in the lungs, on alternating sides.
 
     Args:
-        contrast: grey levels of a typical one; they scatter around it by a third.
+        contrast: grey levels of a typical one; the others scatter by a factor of 1.6.
     """
     first = film.integers(2)
     clouds = []
@@ -121,7 +121,7 @@ def place_opacities(
                 y=float(highest + (lowest - highest) * film.beta(2.0, 1.3)),
                 half_width=half_width,
                 half_height=half_height,
-                contrast=contrast * math.exp(0.33 * film.normal()),
+                contrast=contrast * math.exp(0.5 * film.normal()),
             )
         )
     return tuple(clouds)
