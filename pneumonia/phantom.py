@@ -297,8 +297,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 def _step(value: Grey) -> Grey:
     """0 below 0, 1 above 1, smooth between (the cubic of Hermite): an edge without `exp`."""
     clipped = np.clip(value, 0.0, 1.0)
-    result: Grey = clipped * clipped * (3.0 - 2.0 * clipped)
-    return result
+    return np.asarray(clipped * clipped * (3.0 - 2.0 * clipped))
 
 
 def _noise(film: np.random.Generator, *, cells: int) -> Grey:
@@ -311,8 +310,7 @@ def _noise(film: np.random.Generator, *, cells: int) -> Grey:
 def _grain(film: np.random.Generator) -> NDArray[np.int8]:
     """The film's own noise, (SIDE, SIDE) grey levels."""
     top, left = film.integers(0, _GRAIN - SIDE, 2)
-    cut: NDArray[np.int8] = _grain_tile()[top : top + SIDE, left : left + SIDE]
-    return cut
+    return np.asarray(_grain_tile()[top : top + SIDE, left : left + SIDE])
 
 
 @functools.cache

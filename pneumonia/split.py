@@ -16,8 +16,6 @@ from pneumonia.artifacts import Facts
 from pneumonia.config import SplitConfig
 from pneumonia.csv_files import read_rows, refuse_rows
 from pneumonia.errors import SplitError
-from pneumonia.persons import find_persons as find_persons
-from pneumonia.persons import read_persons as read_persons
 
 SIDES = ("train", "val", "test")
 

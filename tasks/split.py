@@ -5,7 +5,8 @@ from pathlib import Path
 from pneumonia.artifacts import Facts, digest_table, write_json, write_table
 from pneumonia.config import as_dict
 from pneumonia.errors import ConfigError
-from pneumonia.split import find_persons, make_split, read_persons, read_split_file
+from pneumonia.persons import find_persons, read_persons
+from pneumonia.split import make_split, read_split_file
 from pneumonia.workspace import Scratch
 from tasks.caching import Context, Plan, Request, Stage
 
@@ -26,10 +27,12 @@ def plan(context: Context) -> Plan:
     sides = None if request.split_file is None else read_split_file(request.split_file)
 
     def write(scratch: Scratch) -> Facts:
-        split = make_split(labels, boxes, images, persons=persons, split_file=sides, config=config)
+        split = make_split(
+            labels, boxes, images, persons=persons, split_file=sides, config=config,
+            by_image=request.by_image,
+        )  # fmt: skip
         write_table(split.studies, scratch.output / "studies.parquet")
-        cited = split.studies[["image_id", "split"]].rename(columns={"image_id": "patientId"})
-        cited.to_csv(scratch.output / "split.csv", index=False, lineterminator="\n")
+        split.to_cite().to_csv(scratch.output / "split.csv", index=False, lineterminator="\n")
         write_json(split.facts, scratch.output / "split.json")
         return split.facts
 
@@ -37,22 +40,22 @@ def plan(context: Context) -> Plan:
         "labels": digest_table(labels, ["image_id", "target", "class"]),
         "boxes": digest_table(boxes, BOX_COLUMNS, by=BOX_COLUMNS),
         "images": digest_table(images, IMAGE_COLUMNS),
-        "persons": "by image" if persons is None else digest_table(persons, ["image_id", "person"]),
+        "persons": "none" if persons is None else digest_table(persons, ["image_id", "person"]),
         "split file": "none" if sides is None else digest_table(sides, ["image_id", "split"]),
     }
-    return Plan(inputs=inputs, configuration=as_dict(config), write=write)
+    return Plan(inputs, as_dict(config) | {"by_image": request.by_image}, write)
 
 
 def find_grouping(request: Request) -> Path | None:
-    """The file that says whose image is whose, or None for the split by image that was asked for.
+    """The file that says whose image is whose.
+
+    A split by image reads it too, where there is one, to tell how large its leak is.
 
     Raises:
         ConfigError: there is none and a split by image was not asked for.
     """
-    if request.by_image:
-        return None
     file = request.persons or find_persons(request.raw)
-    if file is None:
+    if file is None and not request.by_image:
         raise ConfigError(
             f"{request.raw}: expected persons.csv or the challenge's mapping JSON, got neither. "
             "Give --persons FILE, or --by-image to split by image, which lets people with several "
