@@ -20,7 +20,7 @@ demo: venv
 	$(BIN)/pneumonia simulate $(OUT)/raw --images 800 --seed 0
 	$(BIN)/pneumonia run --raw $(OUT)/raw --workspace $(OUT)/workspace \
 	  --set shards.image_size=128 --set split.val_fraction=0.2 --set split.test_fraction=0.2 \
-	  --set training.weights=none --set training.epochs=8
+	  --set training.weights=none --set training.epochs=6
 
 test: check
 	$(BIN)/pytest -m "not e2e"

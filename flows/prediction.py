@@ -2,17 +2,17 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from pneumonia.artifacts import Artifact
-from pneumonia.config import Config, ShardsConfig
-from pneumonia.errors import ConfigError
+from pneumonia.config import Config, RuntimeConfig, ShardsConfig
+from pneumonia.errors import ConfigError, StaleArtifactError
 from pneumonia.machine import resolve_accelerator, workers
 from pneumonia.workspace import Workspace
 from tasks.predictions import PREDICTIONS
-from tasks.shards import SHARDS
 from tasks.training import TRAINING
 
 logger = logging.getLogger(__name__)
@@ -35,9 +35,15 @@ def predict_paths(
     for path in paths:
         if not path.exists():
             raise ConfigError(f"{path}: expected a DICOM file or a folder of them, got nothing.")
+    _refuse_other_settings(config)
     training = _finished(workspace, run, TRAINING.link_name(model))
     predictions = _finished(workspace, run, PREDICTIONS.link_name(model))
-    shards = _finished(workspace, run, SHARDS.name).manifest.configuration
+    if predictions.manifest.inputs["checkpoint"] != training.sha256("checkpoint.ckpt"):
+        raise StaleArtifactError(
+            f"{predictions.reference}: expected the calibration of {training.reference}, got that "
+            f"of an earlier checkpoint of {model}. Bring the run up to date with `pneumonia run`."
+        )
+    shards = training.manifest.facts["shards"]
     return predict_files(
         load(training.path / "checkpoint.ckpt"),
         paths,
@@ -47,6 +53,18 @@ def predict_paths(
         accelerator=resolve_accelerator(config),
         workers=workers(config),
     )
+
+
+def _refuse_other_settings(config: Config) -> None:
+    """Everything but operating point and machine is the model's own."""
+    default = Config().evaluation.operating_point
+    evaluation = replace(config.evaluation, operating_point=default)
+    fixed = replace(config, runtime=RuntimeConfig(), evaluation=evaluation)
+    if fixed != Config():
+        raise ConfigError(
+            "--set: expected evaluation.operating_point or a setting of runtime, got another one, "
+            "which is fixed in the model. Leave it out."
+        )
 
 
 def _finished(root: Path, run: str, name: str) -> Artifact:

@@ -32,6 +32,8 @@ def plan(context: Context) -> Plan:
     ]
     configuration = as_dict(context.request.config)
     del configuration["runtime"]  # the machine's, no part of the recipe
+    for artifact in training.values():  # a file of weights by its digest, not by its path
+        configuration["training"]["weights"] = artifact.manifest.configuration["weights"]
 
     def write(scratch: Scratch) -> Facts:
         from pneumonia.pool import ImagePool
@@ -93,8 +95,8 @@ def publish(request: Request, references: dict[str, Reference], *, pictures: boo
 
     workspace = Workspace(request.workspace)
     evaluation = workspace.get(references["evaluation"]).json("evaluation.json")
-    page = workspace.path(references[REPORT.name]) / "report.html"
-    told = f"{summary_markdown(evaluation)}\n\nThe whole report: `{page}`\n"
+    page = f"runs/{request.run}/{REPORT.name}/report.html"
+    told = f"{summary_markdown(evaluation)}\n\nThe whole report: `{page}` in the workspace.\n"
     key = f"report-{request.run}".lower().replace("_", "-").replace(".", "-")
     create_markdown_artifact(told, key=key, description="What the run found")
     create_table_artifact(answer_table(evaluation), key=f"{key}-answer", description="On test")

@@ -45,7 +45,8 @@ def plan(context: Context) -> Plan:
             precision=precision,
             accelerator=resolve_accelerator(config),
         )
-        return run_training(job, lock=scratch.lock, on_epoch=_tell(context.model))
+        facts = run_training(job, lock=scratch.lock, on_epoch=_tell(context.model))
+        return facts | {"shards": as_dict(config.shards)}  # how new files are to be converted
 
     configuration = as_dict(config.training) | {
         "model": context.model,

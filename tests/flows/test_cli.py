@@ -101,6 +101,32 @@ def test_predict_gives_the_probabilities_of_the_run(finished, tmp_path, command)
     assert refused["reason"].startswith("not_dicom: ")
 
 
+def test_predict_refuses_a_calibration_of_another_checkpoint(finished, tmp_path, command):
+    copy = finished.copy(tmp_path)
+    copy.run({"training.learning_rate": 0.0005}, until="training")
+    asked = ["--workspace", copy.workspace, "--model", "custom_cnn", "--out", "out.csv"]
+    done = command("predict", copy.raw / "stage_2_train_images", *asked)
+    assert done.returncode == 1
+    assert "expected the calibration of training/" in done.stderr
+    assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "setting", "told"),
+    [
+        ("custom_cnn", "shards.image_size=64", "--set: expected evaluation.operating_point"),
+        ("resnet18", "evaluation.operating_point=p_0.5", "to have finished training-resnet18"),
+    ],
+)
+def test_predict_refuses_what_the_model_cannot_give(finished, command, model, setting, told):
+    done = command(
+        "predict", finished.raw / "stage_2_train_images", "--workspace", finished.workspace,
+        "--model", model, "--out", "out.csv", "--set", setting,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert told in done.stderr
+
+
 def test_verify_names_the_altered_file_and_writes_nothing(finished, tmp_path, command):
     copy = finished.copy(tmp_path)
     assert command("verify", "--workspace", copy.workspace).stdout == "Every artifact is whole.\n"
