@@ -199,11 +199,10 @@ def net_benefit(probability: Array, target: Bools, threshold: Array) -> Array:
     check_columns(target, probability)
     if ((threshold < 0) | (threshold >= 1)).any():
         raise ValueError("expected every `threshold` in [0, 1)")
-    above = [
-        len(side) - np.searchsorted(np.sort(side), threshold, side="left")
-        for side in (probability[target], probability[~target])
-    ]
-    return ratio(above[0] - above[1] * threshold / (1 - threshold), float(len(target)))
+    true, false = (
+        at_least(np.sort(side), threshold) for side in (probability[target], probability[~target])
+    )
+    return ratio(true - false * threshold / (1 - threshold), float(len(target)))
 
 
 @dataclass(frozen=True)
@@ -233,6 +232,27 @@ def threshold_curve(score: Array, target: Bools) -> Curve:
         np.r_[0.0, ratio(called - true, float(n_negative))],
         np.r_[1.0, ratio(true, called)],
     )
+
+
+def sigmoid(log_odds: Array) -> Array:
+    """Probability of log odds; small ones keep all their digits, and nothing overflows.
+
+    >>> sigmoid(np.array([-np.inf, -800.0, 0.0, 800.0])).tolist()
+    [0.0, 0.0, 0.5, 1.0]
+    """
+    small = np.exp(-np.abs(log_odds))
+    return np.asarray(np.where(log_odds >= 0, 1.0, small) / (1 + small), np.float64)
+
+
+def at_least(
+    values: NDArray[np.floating[Any]], bounds: NDArray[np.floating[Any]]
+) -> NDArray[np.int64]:
+    """How many of `values`, which are sorted upwards, are at least each of `bounds`.
+
+    >>> at_least(np.array([0.1, 0.4, 0.4]), np.array([0.0, 0.4, 0.5])).tolist()
+    [3, 2, 0]
+    """
+    return np.asarray(len(values) - np.searchsorted(values, bounds, side="left"), np.int64)
 
 
 def mean(values: Array, weight: Array | None = None) -> Array:

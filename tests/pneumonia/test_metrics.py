@@ -11,6 +11,7 @@ from torchmetrics.functional import classification as torch_reference
 from pneumonia.metrics import (
     Confusion,
     Ranking,
+    at_least,
     auroc,
     average_precision,
     brier,
@@ -20,6 +21,7 @@ from pneumonia.metrics import (
     net_benefit,
     predictive_values,
     rates,
+    sigmoid,
     threshold_curve,
 )
 
@@ -29,10 +31,6 @@ def draw(seed, n=300, ties=False):
     target = rng.random(n) < 0.3
     log_odds = rng.normal(size=n) + target - 1
     return (np.round(log_odds, 1) if ties else log_odds), target
-
-
-def sigmoid(value):
-    return 1 / (1 + np.exp(-value))
 
 
 def test_rates_hand_computed():
@@ -207,3 +205,18 @@ def test_mean_without_weight_is_the_mean():
 def test_columns_of_the_wrong_kind_are_rejected(score, target, word):
     with pytest.raises(ValueError, match=word):
         auroc(score, target)
+
+
+@given(st.lists(st.floats(-700, 700), min_size=1, max_size=20))
+def test_sigmoid_and_its_complement_add_up_to_one_and_keep_their_digits(values):
+    log_odds = np.array(values)
+    low, high = sigmoid(-np.abs(log_odds)), sigmoid(np.abs(log_odds))
+    np.testing.assert_allclose(low + high, 1, rtol=1e-15)
+    np.testing.assert_allclose(low / high, np.exp(-np.abs(log_odds)), rtol=1e-12)
+
+
+def test_at_least_counts_as_a_comparison_does():
+    values = np.sort(np.random.default_rng(3).integers(0, 9, 50) / 8)
+    bounds = np.linspace(-0.2, 1.2, 30)
+    expected = (values[:, None] >= bounds).sum(0)
+    np.testing.assert_array_equal(at_least(values, bounds), expected)
