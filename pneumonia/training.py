@@ -51,7 +51,7 @@ def train(job: TrainingJob, *, on_epoch: OnEpoch, stop: Stop) -> Facts:
 
     Raises:
         TrainingError: a class is missing, or a loss is not finite.
-        ConfigError: weights, accelerator or devices that cannot be had.
+        ConfigError: weights or an accelerator that cannot be had.
         StoppedError: `stop` was set.
     """
     device = _prepare_machine(job)
@@ -126,11 +126,6 @@ def main(arguments: list[str]) -> int:
 
 def _prepare_machine(job: TrainingJob) -> torch.device:
     """Set torch up for this process and name the device."""
-    if job.config.runtime.devices > 1:
-        raise ConfigError(
-            f"runtime.devices: expected 1, got {job.config.runtime.devices}: "
-            "a training runs on one device."
-        )
     torch.set_num_threads(workers(job.config))
     if job.accelerator == "cpu":
         return torch.device("cpu")

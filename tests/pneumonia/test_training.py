@@ -204,11 +204,6 @@ def test_train_side_without_both_classes_raises(tmp_path, make_job, make_pool):
         run(make_job(tmp_path, studies=studies))
 
 
-def test_train_on_several_devices_is_refused(tmp_path, make_job):
-    with pytest.raises(ConfigError, match=r"runtime.devices: expected 1, got 2"):
-        run(make_job(tmp_path, "runtime.devices=2"))
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_train_on_a_gpu_that_torch_cannot_use_is_refused(tmp_path, make_job):
     with pytest.raises(ConfigError, match="Install its CUDA build"):
