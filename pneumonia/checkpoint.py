@@ -102,6 +102,33 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return dict(tensors)
 
 
+def check_weights(path: Path, model: str) -> None:
+    """See that a file given as `training.weights` fits a model, before any work.
+
+    Raises:
+        ConfigError: there is no such file, or its tensors are another model's.
+    """
+    build_from(path, model)
+
+
+def build_from(path: Path, model: str, *, fine_maps: bool = False) -> Classifier:
+    """Build a model whose first weights are a file's.
+
+    Raises:
+        ConfigError: there is no such file, or its tensors are another model's.
+    """
+    tensors = read_weights(path)
+    try:
+        return network.build(model, weights=tensors, fine_maps=fine_maps)
+    except (ConfigError, RuntimeError) as error:  # torch's, of a tensor of an unheard-of shape
+        reason = str(error).removeprefix("weights: ").rstrip(".")
+        raise ConfigError(
+            f"{path}: expected weights of {model} for training.weights, got others: {reason}. "
+            "Train the models that the file fits alone, with --models NAME, or set "
+            "training.weights=none."
+        ) from error
+
+
 def dump(content: Mapping[str, Any]) -> bytes:
     """Torch's file format in memory: written to a path, the archive would hold the file's name."""
     buffer = io.BytesIO()

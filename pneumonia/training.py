@@ -23,7 +23,6 @@ import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from numpy.typing import NDArray
 from pytorch_lightning.utilities.exceptions import SIGTERMException
-from torch import Tensor
 
 from pneumonia import checkpoint, network, resume
 from pneumonia import config as configuration
@@ -173,14 +172,14 @@ def _build(job: TrainingJob) -> tuple[Classifier, dict[str, Any]]:
     """The model with its first weights, and the settings that the checkpoint tells."""
     settings = configuration.as_dict(job.config.training) | {"precision": job.precision}
     del settings["retrain_after"]  # says when to train, not how
-    weights: str | dict[str, Tensor] = job.config.training.weights
-    if weights not in {"imagenet", "none"}:
-        path = Path(job.config.training.weights)
-        weights = checkpoint.read_weights(path)
-        settings["weights"] = f"sha256:{digest_file(path)}"  # no path: the same run, the same bytes
+    weights, fine_maps = job.config.training.weights, job.config.training.fine_maps
     torch.manual_seed(job.config.training.seed)
-    fine_maps = job.config.training.fine_maps
-    model = network.build(job.model, weights=weights, fine_maps=fine_maps)
+    if weights in {"imagenet", "none"}:
+        model = network.build(job.model, weights=weights, fine_maps=fine_maps)
+    else:
+        model = checkpoint.build_from(Path(weights), job.model, fine_maps=fine_maps)
+        digest = digest_file(Path(weights))  # no path: the same run, the same bytes
+        settings["weights"] = f"sha256:{digest}"
     return model.to(memory_format=torch.channels_last), settings
 
 

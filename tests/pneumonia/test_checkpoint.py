@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+import torchvision
 
 from pneumonia import checkpoint, network
 from pneumonia.checkpoint import Checkpoint
@@ -123,6 +124,37 @@ def test_read_weights_of_something_else_raises(tmp_path):
     torch.save([1, 2], path)
     with pytest.raises(ConfigError, match="expected named tensors, got list"):
         checkpoint.read_weights(path)
+
+
+@pytest.mark.parametrize("fine_maps", [False, True])
+def test_check_weights_accepts_those_of_the_model(tmp_path, fine_maps):
+    path = tmp_path / "weights.pth"
+    torch.save(network.build("custom_cnn", fine_maps=fine_maps).state_dict(), path)
+    checkpoint.check_weights(path, "custom_cnn")
+
+
+def test_check_weights_accepts_torchvisions_file(tmp_path):
+    path = tmp_path / "resnet18.pth"
+    torch.save(torchvision.models.resnet18().state_dict(), path)
+    checkpoint.check_weights(path, "resnet18")
+
+
+def test_check_weights_of_another_model_names_file_and_cure(saved):
+    told = r"checkpoint.ckpt: expected weights of resnet18.*missing 120 .*with --models NAME, or"
+    with pytest.raises(ConfigError, match=told):
+        checkpoint.check_weights(saved, "resnet18")
+
+
+def test_check_weights_of_torchvisions_names_and_a_strange_shape_names_the_file(tmp_path):
+    path = tmp_path / "other.pth"
+    torch.save({"conv1.weight": torch.zeros(64, 2, 7, 7)}, path)
+    with pytest.raises(ConfigError, match=r"other.pth: expected weights of resnet18"):
+        checkpoint.check_weights(path, "resnet18")
+
+
+def test_check_weights_of_a_missing_file_raises(tmp_path):
+    with pytest.raises(ConfigError, match=r"weights.pth: expected a file of tensors"):
+        checkpoint.check_weights(tmp_path / "weights.pth", "resnet18")
 
 
 def test_plain_tensors_share_no_memory():
