@@ -1,11 +1,13 @@
 """A CSV file that people edit becomes a table of text, or a refusal that names the row.
 
-Rows are counted as a spreadsheet shows them: the header is row 1.
+Rows are counted as a spreadsheet shows them: the header is row 1, a blank line is a row, and a row
+whose quoted value holds line breaks is one.
 """
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 
 import pandas as pd
@@ -27,28 +29,21 @@ def read_rows(path: Path, required: Sequence[str], error: type[DataError]) -> pd
         DataError: as `error`: no readable file, not UTF-8, no row, a column missing or named
             twice, a row with more or fewer values than the header.
     """
-    reader = csv.reader(io.StringIO(_read_text(path, error), newline=""), strict=True)
-    header: list[str] = []
+    records = _records(path, error)
+    _, header = next(records, (1, []))  # nothing behind a mark of UTF-8
+    _check_header(path, header, required, error)
     rows: list[list[str]] = []
     numbers: list[int] = []
-    try:
-        header = next(reader, [])
-        _check_header(path, header, required, error)
-        for row in reader:
-            if not row:
-                continue  # an empty line, as editors leave one at the end
-            if len(row) != len(header):
-                raise error(
-                    f"{path}: row {reader.line_num}: expected {len(header)} values, "
-                    f"got {len(row)}. Correct or remove the row."
-                )
-            rows.append(row)
-            numbers.append(reader.line_num)
-    except csv.Error as problem:
-        raise error(
-            f"{path}: row {reader.line_num}: expected comma-separated values, got {problem}. "
-            "Correct the row."
-        ) from problem
+    for number, row in records:
+        if not row:
+            continue  # an empty line, as editors leave one at the end
+        if len(row) != len(header):
+            raise error(
+                f"{path}: row {number}: expected {len(header)} values, got {len(row)}. "
+                "Correct or remove the row."
+            )
+        rows.append(row)
+        numbers.append(number)
     if not rows:
         raise error(f"{path}: expected rows below the header, got none. Restore the file.")
     return pd.DataFrame(rows, columns=header, index=numbers, dtype="str")
@@ -75,13 +70,13 @@ def refuse_rows(
     Raises:
         DataError: as `error`, with the row's number and its values.
     """
-    count = int(bad.sum())
-    if not count:
+    found = int(bad.sum())
+    if not found:
         return
     number = rows.index[bad][0]
     first = rows.loc[number]
     got = ", ".join(f"{column} {_short(first[column])}" for column in columns)
-    more = f" ({count - 1:,} more such rows)" if count > 1 else ""
+    more = f" ({found - 1:,} more such rows)" if found > 1 else ""
     raise error(f"{path}: row {number}: expected {expected}, got {got}{more}. {cure}")
 
 
@@ -102,18 +97,34 @@ def read_content(path: Path, kind: str, error: type[DataError]) -> bytes:
         ) from problem
 
 
-def _read_text(path: Path, error: type[DataError]) -> str:
+def _records(path: Path, error: type[DataError]) -> Iterator[tuple[int, list[str]]]:
+    """Every record with its row number; a blank line is an empty record."""
     content = read_content(path, "a CSV file", error)
     if not content.strip():
         raise error(f"{path}: expected rows, got an empty file. Restore the file.")
-    try:
-        return content.decode("utf-8-sig")  # Excel writes the mark of UTF-8 first
-    except UnicodeDecodeError as problem:
-        row = content.count(b"\n", 0, problem.start) + 1
-        raise error(
-            f"{path}: row {row}: expected UTF-8, got byte 0x{content[problem.start]:02x}. "
-            "Save the file as UTF-8."
-        ) from problem
+    # Excel writes the mark of UTF-8 first. What is not UTF-8 is told with its row, so it must live
+    # until there are rows.
+    text = content.decode("utf-8-sig", "surrogateescape")
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    for number in count(1):
+        try:
+            row = next(reader, None)
+        except csv.Error as problem:
+            raise error(
+                f"{path}: row {number}: expected comma-separated values, got {problem}. "
+                "Correct the row."
+            ) from problem
+        if row is None:
+            return
+        try:
+            "".join(row).encode()
+        except UnicodeEncodeError as problem:
+            byte = ord(problem.object[problem.start]) - 0xDC00
+            raise error(
+                f"{path}: row {number}: expected UTF-8, got byte 0x{byte:02x}. "
+                "Save the file as UTF-8."
+            ) from problem
+        yield number, row
 
 
 def _check_header(

@@ -17,7 +17,25 @@ def written(tmp_path):
 def test_read_rows_keeps_text_and_numbers_rows_as_a_spreadsheet_does(written):
     rows = read_rows(written('a,b\n1,x\n\n2,"y,\nz"\n,nan\n'), ["a"], LabelError)
     assert rows.to_dict("list") == {"a": ["1", "2", ""], "b": ["x", "y,\nz", "nan"]}
-    assert rows.index.tolist() == [2, 5, 6]  # row 3 is empty; the quoted value ends on row 5
+    assert rows.index.tolist() == [2, 4, 5]  # row 3 is empty; the value with a line break is in 4
+
+
+@pytest.mark.parametrize(
+    ("last", "sentence"),
+    [
+        ("3", "row 5: expected 2 values, got 1"),
+        ('3,"x"y', "row 5: expected comma-separated values, got "),
+        ('3,"x\ny', "row 5: expected comma-separated values, got unexpected end of data"),
+        (b"3,\xff", "row 5: expected UTF-8, got byte 0xff"),
+    ],
+)
+def test_read_rows_line_breaks_in_a_value_do_not_shift_the_row_of_a_refusal(
+    written, last, sentence
+):
+    before = b'a,b\n"1\n1\n1",2\n\n"2\r\n2",2\n'
+    with pytest.raises(LabelError, match=sentence):
+        read_rows(written(before + (last if isinstance(last, bytes) else last.encode())), [],
+                  LabelError)  # fmt: skip
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
@@ -31,6 +49,7 @@ def test_read_rows_byte_order_mark_and_line_ends_make_no_difference(written, end
     [
         ("", "expected rows, got an empty file. Restore the file."),
         (" \n \n", "expected rows, got an empty file"),
+        (b"\xef\xbb\xbf", "row 1: expected the columns a, b, got ''; missing a, b"),
         ("a,b\n", "expected rows below the header, got none"),
         ("a,c\n1,2\n", "row 1: expected the columns a, b, got 'a, c'; missing b"),
         ("a,b,a\n1,2,3\n", "row 1: expected every column once, got 'a' again"),
