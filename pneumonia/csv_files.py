@@ -80,6 +80,32 @@ def refuse_rows(
     raise error(f"{path}: row {number}: expected {expected}, got {got}{more}. {cure}")
 
 
+def refuse_spaces(
+    path: Path, rows: pd.DataFrame, columns: Sequence[str], error: type[DataError]
+) -> None:
+    """Raise for the first row with nothing or a space at an end of a name.
+
+    `7` and `7 ` would be two names to a table and one to whoever reads it.
+
+    Raises:
+        DataError: as `error`, with the row's number and its values.
+    """
+    bad = pd.concat([_is_ragged(rows[column]) for column in columns], axis=1).any(axis=1)
+    refuse_rows(
+        path,
+        rows,
+        bad,
+        columns,
+        expected=f"{' and '.join(columns)} with no space around",
+        cure="Correct the value.",
+        error=error,
+    )
+
+
+def _is_ragged(names: "pd.Series[str]") -> "pd.Series[bool]":
+    return (names == "") | (names != names.str.strip())
+
+
 def read_content(path: Path, kind: str, error: type[DataError]) -> bytes:
     """Read a file that somebody named.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pneumonia.csv_files import read_content, read_rows, refuse_rows
+from pneumonia.csv_files import read_content, read_rows, refuse_rows, refuse_spaces
 from pneumonia.errors import SplitError
 
 PERSONS_CSV = "persons.csv"
@@ -29,15 +29,17 @@ def read_persons(path: Path, max_match_mse: float) -> pd.DataFrame:
     Args:
         path: the official JSON (`subset_img_id`, `img_id`), or a CSV with `patientId` and either
             `person` or `nih_image`, whose part before the last `_` names the person.
-        max_match_mse: rows with a `match_mse` of at least this are left out: not believed.
+        max_match_mse: rows of a CSV with a `match_mse` of at least this are left out: not
+            believed. A row without one is kept.
 
     Raises:
-        SplitError: neither form, or an image with two persons.
+        SplitError: neither form, a name with space around it, or an image with two persons.
     """
     if path.suffix.lower() == ".json":
         persons = _read_mapping(path)
     else:
         persons = _read_csv(path, max_match_mse)
+    refuse_spaces(path, persons, ["image_id", "person"], SplitError)
     refuse_rows(
         path,
         persons,
@@ -74,6 +76,8 @@ def _read_mapping(path: Path) -> pd.DataFrame:
 def _read_csv(path: Path, max_match_mse: float) -> pd.DataFrame:
     rows = read_rows(path, ["patientId"], SplitError)
     table = rows.rename(columns={"patientId": "image_id"})
+    if "match_mse" in table:
+        table = _believed(path, table, max_match_mse)
     if "person" in table:
         refuse_rows(
             path,
@@ -90,19 +94,22 @@ def _read_csv(path: Path, max_match_mse: float) -> pd.DataFrame:
             f"{path}: row 1: expected a column person or nih_image beside patientId, got "
             f"{', '.join(rows.columns)}. Correct the header."
         )
-    if "match_mse" in table:
-        error = pd.to_numeric(table["match_mse"], errors="coerce")
-        refuse_rows(
-            path,
-            table,
-            error.isna() & (table["match_mse"].str.strip() != ""),
-            ["match_mse"],
-            expected="a number or nothing",
-            cure="Correct the value.",
-            error=SplitError,
-        )
-        table = table[error < max_match_mse]
     return table[["image_id"]].assign(person=_person_of(path, table))
+
+
+def _believed(path: Path, table: pd.DataFrame, max_match_mse: float) -> pd.DataFrame:
+    """The rows whose match was not measured to be a bad one."""
+    error = pd.to_numeric(table["match_mse"], errors="coerce")
+    refuse_rows(
+        path,
+        table,
+        error.isna() & (table["match_mse"].str.strip() != ""),
+        ["match_mse"],
+        expected="a number or nothing",
+        cure="Correct the value.",
+        error=SplitError,
+    )
+    return table[~(error >= max_match_mse)]
 
 
 def _person_of(path: Path, table: pd.DataFrame) -> "pd.Series[str]":

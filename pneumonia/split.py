@@ -14,7 +14,7 @@ import pandas as pd
 
 from pneumonia.artifacts import Facts
 from pneumonia.config import SplitConfig
-from pneumonia.csv_files import read_rows, refuse_rows
+from pneumonia.csv_files import read_rows, refuse_rows, refuse_spaces
 from pneumonia.errors import SplitError
 
 SIDES = ("train", "val", "test")
@@ -48,9 +48,11 @@ def read_split_file(path: Path) -> pd.DataFrame:
     """Read a split made elsewhere (`patientId,split`): image_id, split, sorted by image_id.
 
     Raises:
-        SplitError: another layout, another side than train, val, test, or an image on two.
+        SplitError: another layout, an id with space around it, another side than train, val,
+            test, or an image on two.
     """
     rows = read_rows(path, ["patientId", "split"], SplitError)
+    refuse_spaces(path, rows, ["patientId"], SplitError)
     sides = ["patientId", "split"]
     refuse_rows(
         path,

@@ -50,13 +50,38 @@ def test_read_persons_all_three_forms_give_the_same_people(written):
     ] * 3
 
 
-def test_read_persons_unbelieved_and_unmeasured_matches_are_left_out(written):
+def test_read_persons_unbelieved_matches_are_left_out(written):
     path = written(
-        "patientId,nih_image,match_mse\n"
-        "a,1_1.png,9.99\nb,1_2.png,10\nc,1_3.png,\nd,,812.5\ne,2_1.png,0\n"
+        "patientId,nih_image,match_mse\na,1_1.png,9.99\nb,1_2.png,10\nd,,812.5\ne,2_1.png,0\n"
     )
     assert as_dict(read_persons(path, 10.0)) == {"a": "1", "e": "2"}
     assert as_dict(read_persons(path, 9.0)) == {"e": "2"}
+
+
+def test_read_persons_match_that_was_not_measured_is_kept(written):
+    path = written("patientId,nih_image,match_mse\na,1_1.png,\nb,1_2.png, \nc,2_1.png,10\n")
+    assert as_dict(read_persons(path, 10.0)) == {"a": "1", "b": "1"}
+
+
+def test_read_persons_column_person_with_a_match_obeys_the_limit_too(written):
+    path = written("patientId,person,match_mse\na,7,9.99\nb,7,10\nc,,812.5\nd,7,\n")
+    assert as_dict(read_persons(path, 10.0)) == {"a": "7", "d": "7"}
+
+
+@pytest.mark.parametrize("row", ["b,7 ", "b, 7", " b,7", "b,7\t", ",7"])
+def test_read_persons_space_around_a_name_is_refused_not_a_second_person(written, row):
+    with pytest.raises(SplitError) as caught:
+        read_persons(written(f"patientId,person\na,7\n{row}\n"), 10.0)
+    assert "row 3: expected image_id and person with no space around, got image_id" in (
+        str(caught.value)
+    )
+
+
+@pytest.mark.parametrize("name", [" a", "", None])
+def test_read_persons_json_id_with_space_or_nothing_is_refused(written, name):
+    entries = [{"subset_img_id": name, "img_id": "1_1.png"}]
+    with pytest.raises(SplitError, match="row 1: expected image_id and person with no space"):
+        read_persons(written(entries, "map.json"), 10.0)
 
 
 @pytest.mark.parametrize(
