@@ -6,6 +6,7 @@ that has both a label and a file. Were the challenge split by `patientId`, which
 """
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from pneumonia.artifacts import Facts
 from pneumonia.config import SplitConfig
 from pneumonia.csv_files import read_rows, refuse_rows, refuse_spaces
 from pneumonia.errors import SplitError
+
+logger = logging.getLogger(__name__)
 
 SIDES = ("train", "val", "test")
 
@@ -33,7 +36,9 @@ class Split:
 
     Args:
         studies: `STUDY_COLUMNS`, one row per usable image, sorted by image_id.
-        facts: counts per side, what was left out, and the leak of a split by image.
+        facts: counts per side, what was left out, and the leak of a split by image: of this one,
+            else of one with the same fractions; None where persons are unknown or `split_file`
+            deals by person, which names no such split.
     """
 
     studies: pd.DataFrame
@@ -95,7 +100,8 @@ def make_split(
             not named there is a person of its own.
         split_file: as `read_split_file` gives it; images that it does not name are left out.
             None deals people by `config`.
-        by_image: split by image although persons are known, which then tell the leak.
+        by_image: split by image although persons are known, which then tell the leak; persons
+            of other images are as good as none.
 
     Raises:
         SplitError: nothing to split, a map that names no image, a box outside its image's frame,
@@ -108,6 +114,9 @@ def make_split(
             f"{len(labels):,} labelled ids. Check that file names and patientId agree."
         )
     _check_frames(boxes, studies)
+    if by_image and persons is not None and not persons["image_id"].isin(studies["image_id"]).any():
+        logger.warning("The person map names none of the images, so the leak is not known.")
+        persons = None
     person, unmapped = _name_people(studies["image_id"], persons)
     single = studies["image_id"].map(_image_alone)
     grouped = single if by_image else person
@@ -116,13 +125,13 @@ def make_split(
         studies["split"] = _deal(studies["patient_id"], config)
     else:
         studies["split"] = _look_up(studies["image_id"], split_file)
+    leak = None
+    if persons is not None and (by_image or split_file is None):
+        sides = studies["split"] if by_image else _deal(single.map(patient_id), config)
+        leak = {side: _leak(person, sides, side) for side in ("val", "test")}
     left_out = studies["split"].isna()
     studies = studies.loc[~left_out, STUDY_COLUMNS].reset_index(drop=True)
     _check_sides(studies, test_may_be_empty=split_file is not None)
-    leak = None
-    if persons is not None:
-        by_image_sides = _deal(single.map(patient_id), config)
-        leak = {side: _leak(person, by_image_sides, side) for side in ("val", "test")}
     facts: Facts = {
         "grouping": "image" if by_image or persons is None else "person",
         "images": len(studies),

@@ -105,6 +105,41 @@ def test_make_split_by_image_with_persons_tells_its_own_leak():
     )
 
 
+def test_make_split_by_image_with_a_map_of_other_images_is_as_without_one(caplog):
+    labels, boxes, images, persons = make_tables(300, 50)
+    other = persons.assign(image_id="z" + persons["image_id"])
+    split = split_tables((labels, boxes, images, other), by_image=True)
+    without = split_tables((labels, boxes, images, None))
+    assert split.studies.equals(without.studies)
+    assert split.facts == without.facts
+    assert "The person map names none of the images" in caplog.text
+
+
+def test_make_split_split_file_by_image_tells_the_leak_of_the_split_in_use():
+    labels, boxes, images, persons = make_tables(300, 300)
+    persons["person"] = persons["image_id"]
+    persons.loc[[3, 250, 299], "person"] = "torn"
+    written = pd.DataFrame(
+        {"image_id": labels["image_id"], "split": ["train"] * 200 + ["val"] * 100}
+    )
+    tables = (labels, boxes, images, persons)
+    split = split_tables(tables, split_file=written, by_image=True)
+    assert split.facts["leak_if_split_by_image"] == {"val": 0.02, "test": None}
+    unused = split_tables(tables, split_file=written[4:], by_image=True)  # 3 is in no side then
+    assert unused.facts["leak_if_split_by_image"] == {"val": 0.0, "test": None}
+
+
+def test_make_split_split_file_by_person_knows_no_split_by_image():
+    labels, boxes, images, persons = make_tables(300, 300)
+    persons["person"] = persons["image_id"]
+    written = pd.DataFrame(
+        {"image_id": labels["image_id"], "split": ["train"] * 200 + ["val"] * 100}
+    )
+    split = split_tables((labels, boxes, images, persons), split_file=written)
+    assert split.facts["grouping"] == "person"
+    assert split.facts["leak_if_split_by_image"] is None
+
+
 def test_make_split_one_image_per_person_cannot_leak():
     labels, boxes, images, _ = make_tables(300, 50)
     persons = pd.DataFrame({"image_id": labels["image_id"], "person": labels["image_id"]})
