@@ -21,6 +21,9 @@ IMAGES_FOLDER = "stage_2_train_images"
 MODELS = ("custom_cnn", "resnet18")
 """The models a run trains by default; `pneumonia.network` has a function for each."""
 
+PRETRAINED = ("resnet18",)
+"""The models that `training.weights` is for; the others start from scratch by design."""
+
 type_checked = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -137,14 +140,19 @@ class CamConfig:
 
 @dataclass(frozen=True, kw_only=True, config=type_checked)
 class RuntimeConfig:
-    """The machine: nothing here changes a result, so nothing here is part of a key."""
+    """The machine: how a result is come by, so no part of any key.
+
+    Where networks run (`accelerator`, and how many cores the machine has) changes the last bits of
+    weights and logits; the other settings change nothing.
+    """
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Where networks run; `auto` takes a GPU where there is one."""
     devices: Annotated[int, Field(ge=1, le=1)] = 1
     """GPUs of one training: 1, as a training runs on one device."""
     workers: Annotated[int, Field(ge=0)] = 0
-    """Threads that convert, gather and augment; 0: one a core."""
+    """Threads that convert, gather, augment and predict; 0: one a core. The arithmetic of training
+    takes every core that this process may use."""
     task_runner: Literal["threads", "dask"] = "threads"
     """What runs the conversion of pool shards."""
 

@@ -3,7 +3,8 @@
 Everything a step does follows from the job and the step's number: its images and their
 augmentation (`batches.Epoch`), the learning rate, the seed. So a resume point is the network, its
 average, the optimiser and a few figures, and a training that goes on from one gives the same
-weights, on a CPU to the bit.
+weights: to the bit on a CPU, as long as the process may use as many cores; but for the last bits
+on another number of cores, and on a GPU, where cuDNN takes the kernels that it finds fastest.
 """
 
 import sys

@@ -49,7 +49,7 @@ def cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
 
 
 def workers(config: Config) -> int:
-    """Threads that convert, gather and augment."""
+    """Threads that convert, gather, augment and predict; no result depends on their number."""
     return config.runtime.workers or cores()
 
 

@@ -32,7 +32,7 @@ from pneumonia.checkpoint import Checkpoint
 from pneumonia.child_process import EventLog, Stop, end_with_parent
 from pneumonia.errors import ConfigError, PneumoniaError, TrainingError
 from pneumonia.fitting import Fit, StoppedError
-from pneumonia.machine import workers
+from pneumonia.machine import cores, workers
 from pneumonia.network import MEAN, STD, Classifier
 from pneumonia.pool import ImagePool
 from pneumonia.trainer_process import OnEpoch, TrainingJob
@@ -125,7 +125,7 @@ def main(arguments: list[str]) -> int:
 
 def _prepare_machine(job: TrainingJob) -> torch.device:
     """Set torch up for this process and name the device."""
-    torch.set_num_threads(workers(job.config))
+    torch.set_num_threads(cores())  # their number changes the last bits of gradients: no setting
     if job.accelerator == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():

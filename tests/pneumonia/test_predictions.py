@@ -67,6 +67,14 @@ def test_predict_logits_do_not_depend_on_what_else_is_predicted(trained, pool):
     assert np.array_equal(predict(trained, pool, range(47, -1, -1)), everything[::-1])
 
 
+def test_predict_logits_do_not_depend_on_the_number_of_threads(trained, pool):
+    positions = np.arange(20)
+    one, three = (
+        predict_logits(trained, pool, positions, accelerator="cpu", workers=n) for n in (1, 3)
+    )
+    assert np.array_equal(one, three)
+
+
 def test_predict_logits_leaves_the_checkpoint_as_it_was(trained, pool):
     before = {name: tensor.clone() for name, tensor in trained.network.state_dict().items()}
     predict(trained, pool, [1, 2])

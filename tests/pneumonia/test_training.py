@@ -13,6 +13,7 @@ from pneumonia.child_process import Stop
 from pneumonia.config import parse_settings
 from pneumonia.errors import ConfigError, TrainingError
 from pneumonia.fitting import StoppedError
+from pneumonia.machine import cores
 from pneumonia.training import train
 
 
@@ -69,6 +70,14 @@ def test_train_same_job_gives_same_bytes(finished, tmp_path, make_job):
 def test_train_row_order_of_the_table_changes_nothing(finished, tmp_path, make_job, make_pool):
     job = make_job(tmp_path, studies=make_pool(tmp_path).sample(frac=1, random_state=0))
     run(job)
+    assert outcome(job) == outcome(finished[0])
+
+
+def test_train_number_of_workers_changes_nothing(finished, tmp_path, make_job):
+    """`runtime.workers` warps images; the threads of the arithmetic are the machine's cores."""
+    job = make_job(tmp_path, "runtime.workers=3")
+    run(job)
+    assert torch.get_num_threads() == cores()
     assert outcome(job) == outcome(finished[0])
 
 
