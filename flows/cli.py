@@ -62,12 +62,15 @@ def predict(options: argparse.Namespace) -> int:
     """Predict new files with a finished model."""
     from flows.prediction import predict_paths
 
+    if not options.out.absolute().parent.is_dir():
+        raise ConfigError(f"--out: expected a file in a folder that exists, got {options.out}.")
     table = predict_paths(
         options.paths,
         workspace=options.workspace,
         run=options.run,
         model=options.model,
         config=parse_settings(options.set),
+        operating_point_given=any("operating_point" in setting for setting in options.set),
     )
     table.to_csv(options.out, index=False, lineterminator="\n")
     refused = int(table["reason"].notna().sum())
@@ -140,9 +143,12 @@ def parser() -> argparse.ArgumentParser:
 def _add_request(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--raw", type=Path, required=True, metavar="DIR", help="the data")
     parser.add_argument("--workspace", type=Path, required=True, metavar="DIR")
-    grouping = parser.add_mutually_exclusive_group()
-    grouping.add_argument("--persons", type=Path, metavar="FILE", help="whose image is whose")
-    grouping.add_argument("--by-image", action="store_true", help="split by image: people leak")
+    parser.add_argument("--persons", type=Path, metavar="FILE", help="whose image is whose")
+    parser.add_argument(
+        "--by-image",
+        action="store_true",
+        help="split by image: people leak, and where persons are known the report says how many",
+    )
     parser.add_argument("--split-file", type=Path, metavar="CSV", help="patientId,split to obey")
     parser.add_argument("--models", default=",".join(MODELS), metavar="A,B", help=",".join(MODELS))
     parser.add_argument("--run", default="main", metavar="NAME", help="default: main")
@@ -166,10 +172,9 @@ def _asked(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
-    return count
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
 
 
 def _say(line: str) -> None:

@@ -12,16 +12,21 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from pneumonia.errors import PneumoniaError
 
 START_SECONDS = 180
 """Long enough for the very first start, which makes the database (19 s measured)."""
 
-_NO_SERVER = "Start it (`make serve`), or unset PREFECT_API_URL to run without a server."
+_NO_SERVER = (
+    "Start it (`prefect server start`), or unset PREFECT_API_URL in the environment and in "
+    "Prefect's profile to run without a server."
+)
 _NO_START = "The reason stands above; an unwritable or damaged ~/.prefect is the usual one."
 
 QUIET = {
@@ -40,9 +45,15 @@ def prefect_api() -> Iterator[Callable[[], None]]:
     Yields:
         A function that waits until the API answers, and raises `PneumoniaError` if it does not.
     """
-    if os.environ.get("PREFECT_API_URL"):
-        yield lambda: _wait(os.environ["PREFECT_API_URL"], None)
+    configured = os.environ.get("PREFECT_API_URL") or _url_of_profile()
+    if configured:
+        yield lambda: _wait(configured, None)
         return
+    for name in (
+        "NO_PROXY",
+        "no_proxy",
+    ):  # a hospital's proxy does not know this machine's loopback
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1"]))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)
@@ -65,6 +76,18 @@ def prefect_api() -> Iterator[Callable[[], None]]:
         server.communicate()
 
 
+def _url_of_profile() -> str | None:
+    """The API that Prefect's active profile names, read without importing Prefect."""
+    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    file = Path(os.environ.get("PREFECT_PROFILES_PATH", home / "profiles.toml")).expanduser()
+    try:
+        content = tomllib.loads(file.read_text("utf-8"))
+        name = os.environ.get("PREFECT_PROFILE") or content["active"]
+        return str(content["profiles"][name]["PREFECT_API_URL"])
+    except (OSError, KeyError, TypeError, tomllib.TOMLDecodeError):  # none is configured
+        return None
+
+
 def _send_pending_logs() -> None:
     """Bring the last log lines to the API while there is one."""
     if "prefect.logging.handlers" in sys.modules:
@@ -80,8 +103,8 @@ def _wait(url: str, server: subprocess.Popen[bytes] | None) -> None:
         try:
             with urllib.request.urlopen(f"{url}/health", timeout=START_SECONDS):  # noqa: S310
                 return
-        except OSError as error:
-            fault = error
+        except (OSError, ValueError) as error:
+            fault: Exception = error
         ended = server is not None and server.poll() is not None
         if ended or server is None or time.monotonic() > deadline:
             raise PneumoniaError(

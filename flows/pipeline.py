@@ -81,29 +81,35 @@ def convert_new_files(context: Context) -> None:
     if not keys:
         return
     clock = time.monotonic()
-    convert = conversion.with_options(task_runner=task_runner(context.request.config))
-    images = convert(context, keys)
+    config = context.request.config
+    convert = conversion.with_options(task_runner=task_runner(config))
+    if config.runtime.task_runner == "dask":  # a process a core, so a thread each
+        single = replace(config, runtime=replace(config.runtime, workers=1))
+        context = replace(context, request=replace(context.request, config=single))
+    shards, images = convert(context, keys)
     seconds = time.monotonic() - clock
-    logger.info(
-        "%s", _line("pool", "ran", seconds, f"{images:,} new images in {len(keys):,} pool shards")
-    )
+    if shards:  # else another process made them all meanwhile
+        told = f"{images:,} new images in {shards:,} pool shards"
+        logger.info("%s", _line("pool", "ran", seconds, told))
 
 
 @flow(name="conversion", persist_result=False, validate_parameters=False)
-def conversion(context: Context, keys: list[str]) -> int:
-    """Convert the batches that wait under these keys; returns the number of images."""
-    shards = [
+def conversion(context: Context, keys: list[str]) -> tuple[int, int]:
+    """Convert the batches that wait under these keys; returns shards made here and their images."""
+    futures = [
         convert_shard.with_options(task_run_name=f"pool-{key[:8]}").submit(
             replace(context, batch=key)
         )
         for key in keys
     ]
-    images = 0
-    for done, shard in enumerate(shards, start=1):
-        images += shard.result().facts["images"]
-        if done < len(shards) and done * 10 // len(shards) > (done - 1) * 10 // len(shards):
-            logger.info("  pool: %d of %d shards, %s images", done, len(shards), f"{images:,}")
-    return images
+    shards = images = 0
+    for done, future in enumerate(futures, start=1):
+        outcome = future.result()
+        if not outcome.cached:
+            shards, images = shards + 1, images + outcome.facts["images"]
+        if done < len(keys) and done * 10 // len(keys) > (done - 1) * 10 // len(keys):
+            logger.info("  pool: %d of %d shards, %s images", done, len(keys), f"{images:,}")
+    return shards, images
 
 
 def task_runner(config: Config) -> TaskRunner[Any]:

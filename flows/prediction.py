@@ -1,6 +1,5 @@
 """New files through a finished model of a workspace: its images, calibration and threshold."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,30 +11,42 @@ from pneumonia.config import Config, RuntimeConfig, ShardsConfig
 from pneumonia.errors import ConfigError, StaleArtifactError
 from pneumonia.machine import resolve_accelerator, workers
 from pneumonia.workspace import Workspace
+from tasks.evaluation import EVALUATION
 from tasks.predictions import PREDICTIONS
+from tasks.shards import SHARDS
 from tasks.training import TRAINING
-
-logger = logging.getLogger(__name__)
 
 
 def predict_paths(
-    paths: Sequence[Path], *, workspace: Path, run: str, model: str, config: Config
+    paths: Sequence[Path],
+    *,
+    workspace: Path,
+    run: str,
+    model: str,
+    config: Config,
+    operating_point_given: bool,
 ) -> pd.DataFrame:
     """Predict DICOM files and all `*.dcm` below folders.
+
+    Args:
+        operating_point_given: take that of `config`, not the one the run was evaluated at.
 
     Returns:
         file, image_id, logit, probability, positive, reason; a refused file has only a reason.
 
     Raises:
-        ConfigError: a path is missing, or the run has no such finished model.
+        ConfigError: a path is missing or holds no file, or the run has no such finished model.
+        StaleArtifactError: the run's calibration is of another checkpoint.
     """
     from pneumonia.checkpoint import load
     from pneumonia.new_files import predict_files
 
+    _refuse_other_settings(config)
     for path in paths:
         if not path.exists():
-            raise ConfigError(f"{path}: expected a DICOM file or a folder of them, got nothing.")
-    _refuse_other_settings(config)
+            raise ConfigError(
+                f"{path}: expected a DICOM file or a folder of them, got nothing. Mend the path."
+            )
     training = _finished(workspace, run, TRAINING.link_name(model))
     predictions = _finished(workspace, run, PREDICTIONS.link_name(model))
     if predictions.manifest.inputs["checkpoint"] != training.sha256("checkpoint.ckpt"):
@@ -43,16 +54,27 @@ def predict_paths(
             f"{predictions.reference}: expected the calibration of {training.reference}, got that "
             f"of an earlier checkpoint of {model}. Bring the run up to date with `pneumonia run`."
         )
-    shards = training.manifest.facts["shards"]
-    return predict_files(
+    shards = ShardsConfig(
+        image_size=training.manifest.configuration["image_size"],
+        window=training.manifest.configuration["window"],
+        accept=tuple(_finished(workspace, run, SHARDS.name).manifest.configuration["accept"]),
+    )
+    point = config.evaluation.operating_point
+    if not operating_point_given and Workspace(workspace).linked(run, EVALUATION.name):
+        evaluation = _finished(workspace, run, EVALUATION.name)
+        point = evaluation.manifest.configuration["operating_point"]
+    table = predict_files(
         load(training.path / "checkpoint.ckpt"),
         paths,
         predictions.json("operating_points.json"),
-        shards=ShardsConfig(**{**shards, "accept": tuple(shards["accept"])}),
-        operating_point=config.evaluation.operating_point,
+        shards=shards,
+        operating_point=point,
         accelerator=resolve_accelerator(config),
         workers=workers(config),
     )
+    if table.empty:
+        raise ConfigError(f"{paths[0]}: expected *.dcm files below it, got none. Mend the path.")
+    return table
 
 
 def _refuse_other_settings(config: Config) -> None:

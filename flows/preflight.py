@@ -5,11 +5,12 @@ import shutil
 from pathlib import Path
 
 from flows.stages import stages_until
-from pneumonia.config import IMAGES_FOLDER, MODELS
+from pneumonia.artifacts import digest_file
+from pneumonia.config import IMAGES_FOLDER, MODELS, PRETRAINED
 from pneumonia.errors import ConfigError
 from pneumonia.labels import LABELS_CSV
 from pneumonia.machine import gpus, resolve_accelerator, workers
-from pneumonia.workspace import checked_name
+from pneumonia.workspace import Workspace, checked_name
 from tasks.caching import Request
 from tasks.split import find_grouping
 
@@ -23,30 +24,58 @@ def check(request: Request, until: str) -> None:
     stages = {stage.name for stage in stages_until(until)}
     checked_name(request.run)
     for name in request.refresh:
-        stages_until(name)
+        stages_until(name, "--refresh")
+        if name not in stages:
+            raise ConfigError(
+                f"--refresh: expected a stage up to {until}, got {name}. Leave it out."
+            )
+    _check_models(request)
+    if not request.raw.is_dir():
+        raise ConfigError(
+            f"--raw: expected a folder, got {request.raw}, which is none. data/README.md says how "
+            "to get the challenge's data."
+        )
+    if "labels" in stages and not (request.raw / LABELS_CSV).is_file():
+        raise _missing(request.raw / LABELS_CSV, "the challenge's label file")
+    if "shards" in stages and not (request.raw / IMAGES_FOLDER).is_dir():
+        raise _missing(request.raw / IMAGES_FOLDER, "the folder of DICOM files")
+    for name, file in (("--persons", request.persons), ("--split-file", request.split_file)):
+        if file is not None and not file.is_file():
+            raise ConfigError(f"{name}: expected a file, got {file}, which is none. Mend the path.")
+    if "split" in stages:
+        find_grouping(request)
+    if "training" in stages:
+        _check_weights(request)
+        resolve_accelerator(request.config)
+
+
+def _check_models(request: Request) -> None:
     unknown = [model for model in request.models if model not in MODELS]
     if unknown or not request.models or len(set(request.models)) < len(request.models):
         raise ConfigError(
             f"--models: expected different ones of {', '.join(MODELS)}, "
             f"got {','.join(request.models) or 'none'!r}."
         )
-    if not request.raw.is_dir():
-        raise ConfigError(f"--raw: expected a folder, got {request.raw}, which is none.")
-    if "labels" in stages and not (request.raw / LABELS_CSV).is_file():
-        raise _missing(request.raw / LABELS_CSV, "the challenge's label file")
-    if "shards" in stages and not (request.raw / IMAGES_FOLDER).is_dir():
-        raise _missing(request.raw / IMAGES_FOLDER, "the folder of DICOM files")
-    if "split" in stages:
-        find_grouping(request)
-    for name, file in (("--persons", request.persons), ("--split-file", request.split_file)):
-        if file is not None and not file.is_file():
-            raise ConfigError(f"{name}: expected a file, got {file}, which is none.")
+
+
+def _check_weights(request: Request) -> None:
+    """See that a file of weights fits, unless the run has used it before: that costs torch."""
     weights = request.config.training.weights
-    if weights not in {"imagenet", "none"} and not Path(weights).is_file():
+    if weights in {"imagenet", "none"}:
+        return
+    if not Path(weights).is_file():
         raise ConfigError(
-            f"training.weights: expected `imagenet`, `none` or a file of tensors, got {weights!r}."
+            f"training.weights: expected `imagenet`, `none` or a file of tensors, got {weights!r}, "
+            "which is none. Mend the path."
         )
-    resolve_accelerator(request.config)
+    workspace, identity = Workspace(request.workspace), digest_file(Path(weights))
+    for model in [model for model in request.models if model in PRETRAINED]:
+        last = workspace.linked(request.run, f"training-{model}")
+        used = workspace.find(last) if last else None
+        if used is None or used.manifest.configuration["weights"] != identity:
+            from pneumonia.checkpoint import check_weights
+
+            check_weights(Path(weights), model)
 
 
 def needs(request: Request, until: str) -> str:

@@ -18,8 +18,11 @@ STAGES = (LABELS, SHARDS, SPLIT, TRAINING, PREDICTIONS, EVALUATION, CAM, REPORT)
 NAMES = tuple(stage.name for stage in STAGES)
 
 
-def stages_until(last: str) -> tuple[Stage, ...]:
+def stages_until(last: str, option: str = "--until") -> tuple[Stage, ...]:
     """The stages that `last` needs, and itself, in order.
+
+    Args:
+        option: what named it, for the error.
 
     Raises:
         ConfigError: no stage has that name.
@@ -29,7 +32,7 @@ def stages_until(last: str) -> tuple[Stage, ...]:
     """
     by_name = {stage.name: stage for stage in STAGES}
     if last not in by_name:
-        raise ConfigError(f"--until: expected one of {', '.join(NAMES)}, got {last!r}.")
+        raise ConfigError(f"{option}: expected one of {', '.join(NAMES)}, got {last!r}.")
     needed = {last}
     for stage in reversed(STAGES):  # a stage stands behind all that it needs
         if stage.name in needed:

@@ -34,13 +34,20 @@ def find_all_damage(root: Path) -> Iterator[str]:
     Raises:
         ConfigError: there is no such workspace.
     """
-    if not root.is_dir():
-        raise ConfigError(f"--workspace: expected a folder, got {root}, which is none.")
     workspace = Workspace(root)
-    for reference in workspace.references():
+    references = workspace.references() if root.is_dir() else []
+    if not references:
+        raise ConfigError(
+            f"--workspace: expected a folder with artifacts, got {root}, which has none. Mend the "
+            "path, or make some with `pneumonia run`."
+        )
+    for link, reference in workspace.links():
+        if reference not in references:
+            yield f"runs/{link}: {reference} is missing. `pneumonia run` makes it again."
+    for reference in references:
         folder = workspace.path(reference)
         try:
-            manifest = read_manifest(folder)
+            manifest = read_manifest(folder, reference)
         except CorruptArtifactError as error:
             yield str(error)
             continue

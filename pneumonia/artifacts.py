@@ -111,8 +111,8 @@ def digest_table(
 ) -> str:
     """Digest of a table's content: the named columns, rows in the order of `by`.
 
-    Row order, index, further columns and the storage type of equal values (float32 against
-    float64 apart) make no difference; missing values are one value.
+    Row order, index and further columns make no difference; missing values are one value; whole
+    numbers and floats are told apart.
 
     >>> frame = pd.DataFrame({"image_id": ["b", "a"], "target": [True, False], "note": [1, 2]})
     >>> read = ["image_id", "target"]
@@ -168,11 +168,14 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
     (folder / MANIFEST).write_text(canonical_json(sealed) + "\n", "utf-8")
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path, expected: Reference | None = None) -> Manifest:
     """Read a manifest and check its digest of itself.
 
+    Args:
+        expected: whose manifest it should be.
+
     Raises:
-        CorruptArtifactError: no manifest, or one that was altered.
+        CorruptArtifactError: no manifest, one that was altered, or that of another artifact.
     """
     path = folder / MANIFEST
     try:
@@ -181,7 +184,10 @@ def read_manifest(folder: Path) -> Manifest:
         actual = hashlib.sha256(canonical_json(content).encode()).hexdigest()
         if claimed != actual:
             raise ValueError(f"its digest says {claimed[:8]}, its content {actual[:8]}")
-        return Manifest(**content)
+        manifest = Manifest(**content)
+        if expected and (manifest.stage, manifest.key) != (expected.stage, expected.key):
+            raise ValueError(f"that of {manifest.stage}/{manifest.key}")
+        return manifest
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptArtifactError(
             f"{path}: expected a manifest, got {error}. Run again to make the artifact anew."

@@ -77,7 +77,7 @@ class Workspace:
         if not (folder / MANIFEST).exists():
             return None
         try:
-            manifest = read_manifest(folder)
+            manifest = read_manifest(folder, reference)
         except CorruptArtifactError as error:
             logger.warning("%s", error)
             return None
@@ -129,8 +129,9 @@ class Workspace:
         reference = Reference(manifest.stage, manifest.key)
         state = self.state / reference.stage / reference.key
         output = state / "output"
-        if output.exists():
-            shutil.rmtree(output)  # half-made by a process that is gone: we hold its lock
+        leftover = state if (self.path(reference) / MANIFEST).exists() else output
+        if leftover.exists():  # of a process that is gone: we hold its lock
+            shutil.rmtree(leftover)
         _make_folder(output)
         started, clock = datetime.now(UTC), time.monotonic()
         facts = write(Scratch(output, state, lock))
@@ -149,10 +150,18 @@ class Workspace:
         shutil.rmtree(state)
         return Artifact(self.path(reference), complete)
 
-    def discard(self, reference: Reference) -> None:
-        """Declare an artifact damaged: without its manifest nothing takes it for whole."""
+    def discard(self, reference: Reference, *, damaged_only: bool = True) -> None:
+        """Take an artifact away, its manifest first, so that nothing takes the rest for whole.
+
+        Args:
+            damaged_only: keep it where all its bytes are as its manifest says.
+        """
         with self.lock(reference):
-            (self.path(reference) / MANIFEST).unlink(missing_ok=True)
+            if damaged_only and self.find(reference, hashed=True) is not None:
+                return
+            folder = self.path(reference)
+            (folder / MANIFEST).unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
     def link(self, run: str, name: str, reference: Reference) -> None:
         """Note that `run` uses this artifact; nothing is written where it is so noted already."""
@@ -161,7 +170,8 @@ class Workspace:
         if place.is_symlink() and place.readlink() == target:
             return
         _make_folder(place.parent)
-        fresh = place.with_name(f".{place.name}.{os.getpid()}")
+        fresh = self.state / "links" / f"{run}-{name}.{os.getpid()}"
+        _make_folder(fresh.parent)
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(target)
         fresh.replace(place)
@@ -180,6 +190,15 @@ class Workspace:
             Reference(folder.parent.name, folder.name)
             for folder in sorted(self.root.glob("*/*"))
             if folder.is_dir() and folder.parent.name not in {"runs", ".state"}
+            if not folder.name.startswith(".")
+        ]
+
+    def links(self) -> list[tuple[str, Reference]]:
+        """Every link of every run, as `run/name`, and the artifact it names."""
+        return [
+            (f"{place.parent.name}/{place.name}", Reference(*place.readlink().parts[-2:]))
+            for place in sorted(self.root.glob("runs/*/*"))
+            if place.is_symlink()
         ]
 
     def _publish(self, output: Path, reference: Reference) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from importlib.resources import files
 from typing import Any
 
 import pandas as pd
@@ -32,8 +33,9 @@ def plan(context: Context) -> Plan:
     ]
     configuration = as_dict(context.request.config)
     del configuration["runtime"]  # the machine's, no part of the recipe
-    for artifact in training.values():  # a file of weights by its digest, not by its path
-        configuration["training"]["weights"] = artifact.manifest.configuration["weights"]
+    configuration["training"]["weights"] = {  # a file by its digest, not by its path
+        model: artifact.manifest.configuration["weights"] for model, artifact in training.items()
+    }
 
     def write(scratch: Scratch) -> Facts:
         from pneumonia.pool import ImagePool
@@ -65,6 +67,7 @@ def plan(context: Context) -> Plan:
         )
 
     inputs = {
+        "page": digest((files("pneumonia") / "report.html").read_text("utf-8")),
         "artifacts": digest(lineage),
         "samples": digest_table(samples, ["image_id", "pixel_digest"]),
     }

@@ -2,10 +2,12 @@
 
 Three tasks: `files` looks at the raw folder and deals new and changed files into batches, `pool`
 converts one batch into one shard, `shards` writes the table. A batch waits for its task as a
-small file in that shard's scratch folder, so that tasks pass nothing but keys.
+small file in `.state/batches/`, so that tasks pass nothing but keys.
 """
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -26,7 +28,7 @@ from pneumonia.shards import (
     pool_index,
     scan,
 )
-from pneumonia.workspace import Scratch, Workspace
+from pneumonia.workspace import Scratch
 from tasks.caching import OPTIONS, Context, Outcome, Plan, Stage, ended, make, manifest_of
 
 VERSION = 1
@@ -35,15 +37,17 @@ VERSION = 1
 @task(name="files", **OPTIONS)
 def find_files(context: Context) -> list[str]:
     """Look at the raw folder; returns the keys of the pool shards that are to be made."""
-    workspace = context.workspace
-    if context.request.verify:
-        _discard_damaged(workspace)
+    request, workspace = context.request, context.workspace
+    anew = SHARDS.name in request.refresh
+    if request.verify or anew:
+        for key in sorted(set(_index(context)["pool"])):
+            workspace.discard(Reference(POOL.name, key), damaged_only=not anew)
     keys = []
     for batch in new_batches(context):
         key = manifest_of(POOL, _pool_plan(context, batch)).key
-        waiting = _waiting(workspace, key)
+        waiting = _waiting(replace(context, batch=key))
         waiting.parent.mkdir(parents=True, exist_ok=True)
-        fresh = waiting.with_suffix(".new")
+        fresh = waiting.with_suffix(f".{os.getpid()}")
         fresh.write_text(json.dumps(batch), "utf-8")
         fresh.replace(waiting)
         keys.append(key)
@@ -52,10 +56,8 @@ def find_files(context: Context) -> list[str]:
 
 def new_batches(context: Context) -> list[Batch]:
     """The files that have no image in the pool yet, a batch per shard to be made."""
-    request, index = context.request, _index(context)
-    if SHARDS.name in request.refresh:
-        index = index.iloc[:0]
-    return plan_batches(_files(context), index, request.config.shards.images_per_shard)
+    per_shard = context.request.config.shards.images_per_shard
+    return plan_batches(_files(context), _index(context), per_shard)
 
 
 @task(name="pool", **OPTIONS)
@@ -67,13 +69,14 @@ def convert_shard(context: Context) -> Outcome:
         shard = context.workspace.get(Reference(POOL.name, context.batch))
         reason = "made by another process meanwhile"
         return ended(Outcome(shard.reference, shard.manifest.facts, True, reason, 0.0), reason)
-    return make(POOL, context, plan)
+    outcome = make(POOL, context, plan)
+    _waiting(context).unlink(missing_ok=True)
+    return outcome
 
 
 def plan_pool(context: Context) -> Plan:
     """Read the batch that waits under the context's key."""
-    waiting = _waiting(context.workspace, context.batch)
-    batch = json.loads(waiting.read_text("utf-8"))
+    batch = json.loads(_waiting(context).read_text("utf-8"))
     return _pool_plan(context, tuple(BatchFile(*file) for file in batch))
 
 
@@ -144,15 +147,10 @@ def _index(context: Context) -> pd.DataFrame:
     return pool_index(context.workspace.pool, settings, VERSION)
 
 
-def _waiting(workspace: Workspace, key: str) -> Path:
-    return workspace.state / POOL.name / key / "batch.json"
-
-
-def _discard_damaged(workspace: Workspace) -> None:
-    """Take the manifest from every shard whose bytes have changed, so that it is made again."""
-    for reference in workspace.references():
-        if reference.stage == POOL.name and workspace.find(reference, hashed=True) is None:
-            workspace.discard(reference)
+def _waiting(context: Context) -> Path:
+    """Where a batch waits: named for its key and for the raw folder that its paths belong to."""
+    raw = digest(str(context.request.raw.absolute()))
+    return context.workspace.state / "batches" / f"{context.batch}-{raw}.json"
 
 
 POOL = Stage(

@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from pneumonia.artifacts import Artifact, Facts, digest_file, digest_table, write_table
-from pneumonia.config import as_dict
+from pneumonia.config import PRETRAINED, Config, as_dict
 from pneumonia.machine import resolve_accelerator, resolve_precision
 from pneumonia.trainer_process import TrainingJob, run_training
 from pneumonia.workspace import Scratch
@@ -22,7 +23,7 @@ ROW = ("image_id", "split", "target", "pixel_digest")
 
 def plan(context: Context) -> Plan:
     """Read the train and val rows: new test images retrain nothing."""
-    config = context.request.config
+    config = recipe(context.request.config, context.model)
     studies = context.artifact("split").table("studies.parquet", ["image_id", "split", "target"])
     images = context.artifact("shards").table(
         "images.parquet", ["image_id", "pixel_digest", "pool", "row"]
@@ -45,12 +46,12 @@ def plan(context: Context) -> Plan:
             precision=precision,
             accelerator=resolve_accelerator(config),
         )
-        facts = run_training(job, lock=scratch.lock, on_epoch=_tell(context.model))
-        return facts | {"shards": as_dict(config.shards)}  # how new files are to be converted
+        return run_training(job, lock=scratch.lock, on_epoch=_tell(context.model))
 
     configuration = as_dict(config.training) | {
         "model": context.model,
         "image_size": config.shards.image_size,
+        "window": config.shards.window,  # new files must be converted as these were
         "crop_size": config.crop_size,
         "precision": precision,
         "weights": _weights(config.training.weights),
@@ -59,6 +60,13 @@ def plan(context: Context) -> Plan:
     inputs = {"train and val images": digest_table(tuning, ROW)}
     kept = _kept(context, rows, configuration)
     return Plan(inputs if kept is None else kept.manifest.inputs, configuration, write)
+
+
+def recipe(config: Config, model: str) -> Config:
+    """The recipe for one model: only some have first weights to be given."""
+    if model in PRETRAINED:
+        return config
+    return replace(config, training=replace(config.training, weights="none"))
 
 
 def describe(facts: Facts) -> str:
@@ -75,8 +83,11 @@ def _kept(context: Context, rows: pd.DataFrame, configuration: dict[str, Any]) -
     A model is never kept when an image that it was fitted or tuned on now stands in test.
     """
     allowed = context.request.config.training.retrain_after
-    last = context.workspace.linked(context.request.run, TRAINING.link_name(context.model))
-    artifact = context.workspace.find(last) if allowed and last else None
+    request = context.request
+    last = context.workspace.linked(request.run, TRAINING.link_name(context.model))
+    if not allowed or last is None or TRAINING.name in request.refresh:
+        return None
+    artifact = context.workspace.find(last, hashed=request.verify)
     if artifact is None or artifact.manifest.configuration != configuration:
         return None
     if artifact.manifest.version != TRAINING.version:
@@ -87,7 +98,7 @@ def _kept(context: Context, rows: pd.DataFrame, configuration: dict[str, Any]) -
         return None
     now = set(rows.loc[rows["split"] != "test", list(ROW)].itertuples(index=False, name=None))
     before = set(known[list(ROW)].itertuples(index=False, name=None))
-    changed = len(now ^ before) / len(before)
+    changed = len({image_id for image_id, *_ in now ^ before}) / len(before)
     if changed > allowed:
         return None
     if changed:

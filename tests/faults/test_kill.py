@@ -2,12 +2,16 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+MARK = "PNEUMONIA_FAULT_TEST"
+"""In the environment of every process that a run starts, so that none is overlooked."""
 
 CRASH = Path(__file__).parent / "crash"
 SETTINGS = [
@@ -25,7 +29,7 @@ def start(raw, workspace, **environment):
     return subprocess.Popen(
         [sys.executable, "-m", "flows.cli", *asked],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        env=os.environ | environment,
+        env=os.environ | {MARK: str(workspace)} | environment,
     )  # fmt: skip
 
 
@@ -49,16 +53,18 @@ def results(workspace):
     return found
 
 
-def processes_naming(text):
-    """Command lines of living processes that name `text`."""
+def processes_of(workspace):
+    """Command lines of the living processes that a run on this workspace has started."""
+    mark = f"{MARK}={workspace}".encode()
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
             alive = (folder / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+            environment = (folder / "environ").read_bytes().split(b"\0")
         except OSError:
             continue  # it ended while we looked
-        if alive and str(text) in line:
+        if alive and mark in environment:
             found.append(line)
     return found
 
@@ -101,7 +107,7 @@ def test_killed_at_every_stage_a_run_goes_on_and_ends_the_same(finished, tmp_pat
         told = states(output)
         assert {name for name in done if told.get(name) == "ran"} == set(), f"{point}: {output}"
         done |= {name for name in told if name != "pool"}
-        assert wait_until(lambda: not processes_naming(workspace)), processes_naming(workspace)
+        assert wait_until(lambda: not processes_of(workspace)), processes_of(workspace)
     last = start(finished.raw, workspace)
     output = finish(last)
     assert last.returncode == 0, output
@@ -119,11 +125,11 @@ def test_killed_while_training_the_child_ends_and_the_next_run_goes_on(finished,
         seen.append(line)
         if "Training custom_cnn" in line:
             break
-    children = processes_naming(workspace / ".state" / "training")
-    assert children, seen
+    assert any("pneumonia.training" in line for line in processes_of(workspace)), seen
+    assert any("flows.embedded" in line for line in processes_of(workspace)), seen
     killed.kill()
     killed.communicate()
-    assert wait_until(lambda: not processes_naming(workspace)), processes_naming(workspace)
+    assert wait_until(lambda: not processes_of(workspace)), processes_of(workspace)
     last = start(finished.raw, workspace)
     output = finish(last)
     assert last.returncode == 0, output
@@ -136,6 +142,9 @@ def test_two_runs_at_once_make_every_stage_once(finished, tmp_path):
     both = [start(finished.raw, workspace), start(finished.raw, workspace)]
     outputs = [finish(process) for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
+    shards = [re.search(r"([\d,]+) new images in (\d+) pool shards", text) for text in outputs]
+    assert sum(int(found[1]) for found in shards if found) == 160, outputs
+    assert sum(int(found[2]) for found in shards if found) == 3, outputs
     told = [states(output) for output in outputs]
     for name in set(told[0]) - {"pool"}:
         assert sorted(states[name] for states in told) == ["cached", "ran"], (name, outputs)
@@ -156,4 +165,4 @@ def test_an_interrupted_run_ends_its_child_and_says_how_to_go_on(finished, tmp_p
     rest, _ = process.communicate(timeout=60)
     assert process.returncode == 130, [*seen, rest]
     assert "nothing finished is lost" in rest
-    assert wait_until(lambda: not processes_naming(workspace)), processes_naming(workspace)
+    assert wait_until(lambda: not processes_of(workspace)), processes_of(workspace)

@@ -45,6 +45,7 @@ def test_a_cached_run_imports_neither_torch_nor_lightning(finished, tmp_path):
     [
         ("cam", "\nEDITED = 1\n", {"cam-custom_cnn", "report"}),
         ("cam", "\n# a comment\n", set()),
+        ("report.html", "\n<!-- edited -->\n", {"report"}),
         ("fitting", "\nEDITED = 1\n", set()),  # nobody loses a day of GPU time to an edit
     ],
 )
@@ -52,7 +53,7 @@ def test_an_edit_of_code_runs_what_stands_on_it(finished, tmp_path, module, edit
     copy, project = finished.copy(tmp_path), tmp_path / "project"
     for package in ("flows", "tasks", "pneumonia"):
         shutil.copytree(PROJECT / package, project / package)
-    source = project / "pneumonia" / f"{module}.py"
+    source = project / "pneumonia" / (module if "." in module else f"{module}.py")
     source.write_text(source.read_text("utf-8") + edit, "utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "flows.cli", "run", *map(str, request(copy))],
@@ -156,6 +157,12 @@ def test_simulate_says_what_it_made(tmp_path, command):
         (["run", "--raw", ".", "--workspace", "w", "--set", "a=1"], 2, "expected `section.field="),
         (["predict", "x.dcm", "--workspace", "w", "--model", "m", "--out", "o"], 2, "got nothing"),
         (["verify", "--workspace", "nowhere"], 2, "--workspace: expected a folder"),
+        (["verify", "--workspace", "."], 2, "which has none"),
+        (
+            ["predict", ".", "--workspace", "w", "--model", "m", "--out", "a/b"],
+            2,
+            "--out: expected",
+        ),
         (["simulate", "out", "--images", "0"], 2, "at least 1"),
         (["nothing"], 2, "invalid choice"),
     ],

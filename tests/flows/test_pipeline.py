@@ -177,7 +177,8 @@ def test_retrain_after_keeps_the_model_while_few_rows_change(finished, tmp_path)
         ({"models": ("resnet19",)}, "--models: expected different ones of custom_cnn, resnet18"),
         ({"models": ()}, "--models: expected"),
         ({"until": "everything"}, "--until: expected one of labels, shards"),
-        ({"refresh": frozenset({"cams"})}, "--until: expected one of labels, shards"),
+        ({"refresh": frozenset({"cams"})}, "--refresh: expected one of labels, shards"),
+        ({"refresh": frozenset({"cam"}), "until": "split"}, "--refresh: expected a stage up to"),
         ({"run": "../main"}, "expected a name of letters"),
         ({"persons": "nowhere.csv"}, "--persons: expected a file, got nowhere.csv"),
     ],
@@ -185,6 +186,26 @@ def test_retrain_after_keeps_the_model_while_few_rows_change(finished, tmp_path)
 def test_a_request_that_cannot_end_well_is_refused_before_anything_runs(finished, asked, told):
     with pytest.raises(ConfigError, match=told):
         finished.run(**asked)
+
+
+def test_refresh_while_a_model_is_kept_publishes_no_other_rows_under_its_key(finished, tmp_path):
+    copy = finished.copy(tmp_path)
+    studies = pd.read_parquet(copy.linked("split") / "studies.parquet")
+    gone = studies.loc[studies["split"] == "train", "image_id"].iloc[0]
+    kept = copy.linked("training-custom_cnn")
+    (copy.raw / "stage_2_train_images" / f"{gone}.dcm").unlink()
+    asked = {"refresh": frozenset({"training"}), "until": "training"}
+    assert "training-custom_cnn" in ran(copy.run({"training.retrain_after": 0.5}, **asked))
+    assert copy.linked("training-custom_cnn") != kept
+
+
+def test_dask_converts_to_the_same_bytes_as_threads(finished, tmp_path):
+    copy = finished.copy(tmp_path)
+    before = {p: (p / "images.npy").read_bytes() for p in (copy.workspace / "pool").iterdir()}
+    shutil.rmtree(copy.workspace / "pool")
+    told = copy.run({"runtime.task_runner": "dask", "runtime.workers": 2}, until="shards")
+    assert ran(told) == {"pool"}
+    assert {p: (p / "images.npy").read_bytes() for p in before} == before
 
 
 def test_without_persons_the_split_is_refused_with_both_ways_out(finished, tmp_path):
