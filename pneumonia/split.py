@@ -90,6 +90,8 @@ def make_split(
     split_file: pd.DataFrame | None,
     config: SplitConfig,
     by_image: bool = False,
+    persons_path: Path | None = None,
+    split_path: Path | None = None,
 ) -> Split:
     """Give every image with a label and a file its person and its side.
 
@@ -102,6 +104,7 @@ def make_split(
             None deals people by `config`.
         by_image: split by image although persons are known, which then tell the leak; persons
             of other images are as good as none.
+        persons_path, split_path: where `persons` and `split_file` were read, for messages.
 
     Raises:
         SplitError: nothing to split, a map that names no image, a box outside its image's frame,
@@ -117,21 +120,22 @@ def make_split(
     if by_image and persons is not None and not persons["image_id"].isin(studies["image_id"]).any():
         logger.warning("The person map names none of the images, so the leak is not known.")
         persons = None
-    person, unmapped = _name_people(studies["image_id"], persons)
+    person, unmapped = _name_people(studies["image_id"], persons, persons_path)
     single = studies["image_id"].map(_image_alone)
     grouped = single if by_image else person
     studies["patient_id"] = grouped.map(patient_id)
     if split_file is None:
         studies["split"] = _deal(studies["patient_id"], config)
     else:
-        studies["split"] = _look_up(studies["image_id"], split_file)
+        studies["split"] = _look_up(studies["image_id"], split_file, split_path)
     leak = None
     if persons is not None and (by_image or split_file is None):
         sides = studies["split"] if by_image else _deal(single.map(patient_id), config)
         leak = {side: _leak(person, sides, side) for side in ("val", "test")}
     left_out = studies["split"].isna()
     studies = studies.loc[~left_out, STUDY_COLUMNS].reset_index(drop=True)
-    _check_sides(studies, test_may_be_empty=split_file is not None)
+    _check_nobody_on_two_sides(studies, split_path)
+    _check_classes(studies, given=split_file is not None, path=split_path)
     facts: Facts = {
         "grouping": "image" if by_image or persons is None else "person",
         "images": len(studies),
@@ -169,7 +173,7 @@ def place(patient_id: str, seed: int) -> float:
 
 
 def _name_people(
-    image_ids: "pd.Series[str]", persons: pd.DataFrame | None
+    image_ids: "pd.Series[str]", persons: pd.DataFrame | None, path: Path | None
 ) -> tuple["pd.Series[str]", int]:
     """Name each image's person, and count the images that the map does not name."""
     alone = image_ids.map(_image_alone)
@@ -178,8 +182,9 @@ def _name_people(
     person = image_ids.map(persons.set_index("image_id")["person"])
     if person.isna().all():
         raise SplitError(
-            f"expected a person map that names these images (first: {image_ids.iloc[0]}), got "
-            f"one that names none (first: {next(iter(persons['image_id']), 'no row')}). "
+            f"{_told(path)}expected a person map that names these images (first: "
+            f"{image_ids.iloc[0]}), got one that names none (first: "
+            f"{next(iter(persons['image_id']), 'no row')}). "
             "Give `--persons` the map of this data set, or split with `--by-image`."
         )
     return ("person " + person).fillna(alone), int(person.isna().sum())
@@ -198,12 +203,15 @@ def _deal(patient_ids: "pd.Series[str]", config: SplitConfig) -> "pd.Series[str]
     return pd.Series(sides, patient_ids.index, dtype="str")
 
 
-def _look_up(image_ids: "pd.Series[str]", split_file: pd.DataFrame) -> "pd.Series[str]":
+def _look_up(
+    image_ids: "pd.Series[str]", split_file: pd.DataFrame, path: Path | None
+) -> "pd.Series[str]":
     sides = image_ids.map(split_file.set_index("image_id")["split"])
     if sides.isna().all():
         raise SplitError(
-            f"expected a split file that names these images (first: {image_ids.iloc[0]}), got one "
-            f"that names none (first: {split_file['image_id'].iloc[0]}). "
+            f"{_told(path)}expected a split file that names these images (first: "
+            f"{image_ids.iloc[0]}), got one that names none (first: "
+            f"{split_file['image_id'].iloc[0]}). "
             "Give `--split-file` the split of this data set."
         )
     return sides
@@ -230,28 +238,39 @@ def _check_frames(boxes: pd.DataFrame, studies: pd.DataFrame) -> None:
         )
 
 
-def _check_sides(studies: pd.DataFrame, *, test_may_be_empty: bool) -> None:
-    """Nobody is on two sides, and each side has both classes."""
+def _check_nobody_on_two_sides(studies: pd.DataFrame, path: Path | None) -> None:
     sides = studies.groupby("patient_id")["split"].transform("nunique")
     if (sides > 1).any():
         torn = studies[sides > 1]
         first = torn[torn["patient_id"] == torn["patient_id"].iloc[0]].drop_duplicates("split")
         where = " and ".join(f"{row.image_id} in {row.split}" for row in first.itertuples())
         raise SplitError(
-            f"{torn['patient_id'].nunique():,} people are on more than one side, expected none "
-            f"(first: {where}). Correct the split file, or split with `--by-image`."
+            f"{_told(path)}{torn['patient_id'].nunique():,} people are on more than one side, "
+            f"expected none (first: {where}). Correct the split file, or split with `--by-image`."
         )
+
+
+def _check_classes(studies: pd.DataFrame, *, given: bool, path: Path | None) -> None:
+    """Each side has both classes; a given split may leave test empty."""
+    cure = "Correct the split file."
+    if not given:
+        settings = "`split.val_fraction`, `split.test_fraction` or `split.seed`"
+        cure = f"Give more data, or change {settings}."
     for side in SIDES:
         counts = _count(studies[studies["split"] == side])
         negatives = counts["images"] - counts["positives"]
-        if side == "test" and not counts["images"] and test_may_be_empty:
+        if side == "test" and not counts["images"] and given:
             continue
         if not (counts["positives"] and negatives):
             raise SplitError(
-                f"{side}: expected images of both classes, got {counts['positives']:,} positive "
-                f"and {negatives:,} negative. Give more data, or change `split.val_fraction`, "
-                "`split.test_fraction` or `split.seed`."
+                f"{_told(path)}{side}: expected images of both classes, got "
+                f"{counts['positives']:,} positive and {negatives:,} negative. {cure}"
             )
+
+
+def _told(path: Path | None) -> str:
+    """The file that a sentence is about, where it is known."""
+    return f"{path}: " if path else ""
 
 
 def _count(side: pd.DataFrame) -> Facts:

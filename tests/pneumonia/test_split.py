@@ -38,7 +38,7 @@ def make_images(ids, side=1024):
     )  # fmt: skip
 
 
-def split_tables(tables, *, config=None, split_file=None, by_image=False):
+def split_tables(tables, *, config=None, split_file=None, **options):
     labels, boxes, images, persons = tables
     return make_split(
         labels,
@@ -47,7 +47,7 @@ def split_tables(tables, *, config=None, split_file=None, by_image=False):
         persons=persons,
         split_file=split_file,
         config=config or SplitConfig(),
-        by_image=by_image,
+        **options,
     )
 
 
@@ -304,6 +304,23 @@ def test_make_split_split_file_of_another_data_set_raises():
     wrong = pd.DataFrame({"image_id": ["z"], "split": ["train"]})
     with pytest.raises(SplitError, match=r"names these images \(first: image-00000\).*first: z"):
         split_tables(tables, split_file=wrong)
+
+
+def test_make_split_refusals_name_the_map_or_the_split_file():
+    labels, boxes, images, persons = make_tables(300, 300)
+    files = {"persons_path": Path("raw/persons.csv"), "split_path": Path("our/split.csv")}
+    other = persons.assign(image_id="z" + persons["image_id"])
+    with pytest.raises(SplitError, match=r"^raw/persons\.csv: expected a person map that names"):
+        split_tables((labels, boxes, images, other), **files)
+    one = pd.DataFrame({"image_id": ["image-00000"], "split": ["train"]})
+    with pytest.raises(SplitError, match=r"^our/split\.csv: train: .*\. Correct the split file\.$"):
+        split_tables((labels, boxes, images, persons), split_file=one, **files)
+    wrong = one.assign(image_id="z")
+    with pytest.raises(SplitError, match=r"^our/split\.csv: expected a split file that names"):
+        split_tables((labels, boxes, images, persons), split_file=wrong, **files)
+    torn = labels[["image_id"]].assign(split=np.where(np.arange(300) < 200, "train", "val"))
+    with pytest.raises(SplitError, match=r"^our/split\.csv: \d+ people are on more than one side"):
+        split_tables((labels, boxes, images, persons), split_file=torn, **files)
 
 
 @pytest.mark.parametrize(("column", "value"), [("width", 1014.5), ("height", 1005.0)])
