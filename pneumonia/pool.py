@@ -102,7 +102,7 @@ class ImagePool:
         if missing:
             raise ShardError(
                 f"{len(missing)} images are not in the pool's table (first: {missing[0]}). "
-                "Run the shards stage again."
+                "Run `pneumonia run --refresh shards`."
             )
         return self.gather(np.array([self._positions[name] for name in image_ids], np.int64))
 
