@@ -126,6 +126,10 @@ def main(arguments: list[str]) -> int:
 def _prepare_machine(job: TrainingJob) -> torch.device:
     """Set torch up for this process and name the device."""
     torch.set_num_threads(cores())  # their number changes the last bits of gradients: no setting
+    # 32 bits means 32, in the validation of a bf16 training too: TF32, which cuDNN takes by itself
+    # from Ampere on, keeps 10 bits of the mantissa's 23.
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
     if job.accelerator == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():

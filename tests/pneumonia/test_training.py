@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pneumonia import checkpoint, network, resume
+from pneumonia import checkpoint, network, resume, training
 from pneumonia.child_process import Stop
 from pneumonia.config import parse_settings
 from pneumonia.errors import ConfigError, TrainingError
@@ -165,8 +165,8 @@ def test_train_stops_early_and_keeps_the_best_epoch(tmp_path, make_job):
     """A rate that wrecks the weights: val gets worse at once."""
     job = make_job(tmp_path, "training.epochs=12", "training.patience=2")
     wrecked = parse_settings(["training.learning_rate=3.0"]).training.learning_rate
-    training = replace(job.config.training, learning_rate=wrecked)
-    job = replace(job, config=replace(job.config, training=training))
+    settings = replace(job.config.training, learning_rate=wrecked)
+    job = replace(job, config=replace(job.config, training=settings))
     facts = run(job)
     table = history(job)
     assert facts["epochs"] == len(table) < 12
@@ -211,6 +211,18 @@ def test_train_side_without_both_classes_raises(tmp_path, make_job, make_pool):
     studies.loc[studies["split"] == "val", "target"] = False
     with pytest.raises(TrainingError, match="val: expected images of both classes, got 0 pos"):
         run(make_job(tmp_path, studies=studies))
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_train_prepared_for_a_gpu_takes_no_tf32(tmp_path, monkeypatch, make_job, precision):
+    """What is called 32 bits has all its bits, in the validation of a bf16 training too."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # torch's own default
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    job = replace(make_job(tmp_path), accelerator="gpu", precision=precision)
+    assert training._prepare_machine(job).type == "cuda"
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
