@@ -8,7 +8,7 @@ quick check, kept in a cache; the digest is the truth.
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +40,16 @@ class _Stamp:
 
 
 @dataclass
-class _Entry:
-    """A file found, as far as it is known."""
+class Entry:
+    """A file found, as far as it is known.
+
+    Args:
+        path: what to open; need not be text.
+        file: relative to the folder that was asked for, posix, always text.
+        stamp: where the file was looked at.
+        digest: of its content, where it was read.
+        reason, detail: why it is refused.
+    """
 
     path: Path
     file: str
@@ -52,9 +60,16 @@ class _Entry:
 
     @property
     def image_id(self) -> str:
+        """The file's name without its suffix."""
         return Path(self.file).stem
 
+    @property
+    def shown(self) -> Path:
+        """The path as text that can be written anywhere: what is not UTF-8 is escaped."""
+        return Path(_escaped(str(self.path)))
+
     def refuse(self, reason: str, detail: str) -> None:
+        """Note why there is no content."""
         self.reason, self.detail, self.digest = reason, detail, None
 
 
@@ -103,16 +118,19 @@ def scan(images: Path, cache: Path, *, quiet_seconds: float, workers: int) -> pd
     return table
 
 
-def list_dicom(paths: list[Path]) -> Iterator[Path]:
-    """The files that paths stand for: a file itself, a folder's DICOM files in order."""
+def list_dicom(paths: Iterable[Path]) -> Iterator[Entry]:
+    """The files that paths stand for: a file itself, a folder's DICOM files in order.
+
+    Those that are refused by their name alone say so; nothing is opened but folders.
+    """
     for path in paths:
         if path.is_dir():
-            yield from (entry.path for entry in sorted(_find(path), key=lambda entry: entry.file))
+            yield from sorted(_find(path), key=lambda entry: entry.file)
         else:
-            yield path
+            yield _checked_name(Entry(path, path.name))
 
 
-def _find(folder: Path) -> Iterator[_Entry]:
+def _find(folder: Path) -> Iterator[Entry]:
     """Every `*.dcm` below a folder, and links that lead back into themselves.
 
     Each folder is entered once, by its own name rather than by a link to it.
@@ -139,14 +157,14 @@ def _find(folder: Path) -> Iterator[_Entry]:
         for item in items:
             file, path = f"{prefix}{item.name}", Path(item.path)
             if item.name.lower().endswith(SUFFIX):
-                yield _checked_name(_Entry(path, file))
+                yield _checked_name(Entry(path, file))
             elif _is_folder(item):
                 queue = links if item.is_symlink() else waiting
                 queue.append((path, f"{file}/", above | {identity}))
 
 
-def _refused_folder(place: Path, prefix: str, why: DicomError) -> _Entry:
-    entry = _Entry(place, prefix.rstrip("/"))
+def _refused_folder(place: Path, prefix: str, why: DicomError) -> Entry:
+    entry = Entry(place, prefix.rstrip("/"))
     entry.refuse(why.reason, why.detail)
     return _checked_name(entry)
 
@@ -163,16 +181,19 @@ def _identity(folder: Path) -> _Identity:
     return status.st_dev, status.st_ino
 
 
-def _checked_name(entry: _Entry) -> _Entry:
-    try:
-        entry.file.encode("utf-8")
-    except UnicodeEncodeError:
-        entry.file = entry.file.encode("utf-8", "backslashreplace").decode("utf-8")
+def _checked_name(entry: Entry) -> Entry:
+    escaped = _escaped(entry.file)
+    if escaped != entry.file:
+        entry.file = escaped
         entry.refuse("name", "The file's name is not UTF-8. Rename it.")
     return entry
 
 
-def _take_stamp(entry: _Entry) -> None:
+def _escaped(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _take_stamp(entry: Entry) -> None:
     """Look at a file's size and times; anything but a readable file is refused here."""
     try:
         status = entry.path.stat()
@@ -186,7 +207,7 @@ def _take_stamp(entry: _Entry) -> None:
         entry.stamp = _Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def _settle(entries: list[_Entry], quiet_seconds: float) -> None:
+def _settle(entries: list[Entry], quiet_seconds: float) -> None:
     """Wait until files that are young have been left alone for a while."""
     now = time.time_ns()
     quiet = int(quiet_seconds * 1e9)
@@ -205,7 +226,7 @@ def _settle(entries: list[_Entry], quiet_seconds: float) -> None:
             entry.refuse(NOT_YET, f"The file changed within {quiet_seconds:g} s.")
 
 
-def _hash(entry: _Entry) -> None:
+def _hash(entry: Entry) -> None:
     """Read a file and note its digest, unless it changes meanwhile."""
     before = entry.stamp
     try:
@@ -220,9 +241,9 @@ def _hash(entry: _Entry) -> None:
         entry.digest = content
 
 
-def _refuse_twins(entries: list[_Entry]) -> None:
+def _refuse_twins(entries: list[Entry]) -> None:
     """Two files with one stem would be one image with two contents: neither is taken."""
-    by_stem: dict[str, list[_Entry]] = {}
+    by_stem: dict[str, list[Entry]] = {}
     for entry in entries:
         if entry.reason is None:
             by_stem.setdefault(entry.image_id, []).append(entry)
@@ -248,7 +269,7 @@ def _read_cache(cache: Path) -> dict[tuple[str, _Stamp | None], str]:
 
 
 def _write_cache(
-    cache: Path, entries: list[_Entry], known: dict[tuple[str, _Stamp | None], str]
+    cache: Path, entries: list[Entry], known: dict[tuple[str, _Stamp | None], str]
 ) -> None:
     """Keep what is known for the next scan; nothing is written where nothing changed."""
     now = {(entry.file, entry.stamp): entry.digest for entry in entries if entry.digest}
@@ -265,7 +286,7 @@ def _write_cache(
     fresh.replace(cache)
 
 
-def _table(entries: list[_Entry]) -> pd.DataFrame:
+def _table(entries: list[Entry]) -> pd.DataFrame:
     rows = [
         (
             entry.file,

@@ -247,19 +247,21 @@ def convert_files(
         paths: files, or folders that stand for the DICOM files below them.
 
     Yields:
-        The path, the (side, side) uint8 image or None, and its row (`image_id`, the columns of a
-        conversion, `reason`, `detail`).
+        The path as text that can be written, the (side, side) uint8 image or None, and its row
+        (`image_id`, the columns of a conversion, `reason`, `detail`).
     """
     recipe = _recipe(config)
-    for path in list_dicom(list(paths)):
+    for entry in list_dicom(paths):
         row: Row = dict.fromkeys([*COLUMNS, "reason", "detail"])
-        row["image_id"] = path.stem
-        try:
-            image, known = convert(read_file(path), path.stem, recipe)
-        except DicomError as error:
-            yield path, None, row | refused(error)
-        else:
-            yield path, image, row | known
+        row |= {"image_id": entry.image_id, "reason": entry.reason, "detail": entry.detail}
+        image = None
+        if entry.reason is None:
+            try:
+                image, known = convert(read_file(entry.path), entry.image_id, recipe)
+            except DicomError as error:
+                known = refused(error)
+            row |= known
+        yield entry.shown, image, row
 
 
 def _recipe(config: ShardsConfig) -> Recipe:

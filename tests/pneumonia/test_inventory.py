@@ -188,4 +188,24 @@ def test_scan_time_stamp_from_the_future_is_waited_for_once(look, folder):
 def test_list_dicom_folders_stand_for_their_files(folder, tmp_path):
     other = tmp_path / "film.bin"
     found = list(list_dicom([other, folder]))
-    assert found == [other, *(folder / name for name in ("a.DCM", "b.dcm", "more/c.dcm"))]
+    names = ["a.DCM", "b.dcm", "more/c.dcm"]
+    assert [entry.path for entry in found] == [other, *(folder / name for name in names)]
+    assert [entry.file for entry in found] == ["film.bin", *names]
+    assert [entry.image_id for entry in found] == ["film", "a", "b", "c"]
+
+
+def test_list_dicom_name_that_is_no_text_is_escaped_and_refused_its_folder_not(tmp_path):
+    place = tmp_path / os.fsdecode(b"r\xe4um")
+    place.mkdir()
+    for name in (b"bad-\xff.dcm", b"good.dcm"):
+        (place / os.fsdecode(name)).write_bytes(b"x")
+    below = list(list_dicom([place]))
+    itself = list(
+        list_dicom([place / os.fsdecode(name) for name in (b"bad-\xff.dcm", b"good.dcm")])
+    )
+    for found in (below, itself):
+        assert [entry.file for entry in found] == [r"bad-\udcff.dcm", "good.dcm"]
+        assert [entry.reason for entry in found] == ["name", None]
+        assert [str(entry.shown) for entry in found] == [
+            rf"{tmp_path}/r\udce4um/bad-\udcff.dcm", rf"{tmp_path}/r\udce4um/good.dcm"
+        ]  # fmt: skip

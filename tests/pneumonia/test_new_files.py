@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -75,6 +77,19 @@ def test_predict_files_refused_file_has_only_its_reason(table):
     row = table[table["image_id"] == "8-broken"].iloc[0]
     assert ":" in row["reason"]
     assert row[["logit", "probability", "positive"]].isna().all()
+
+
+def test_predict_files_name_that_is_no_text_costs_one_row_only(trained, folder, tmp_path):
+    good = next(path for path in sorted(folder.iterdir()) if path.stem != "8-broken")
+    (tmp_path / good.name).write_bytes(good.read_bytes())
+    (tmp_path / os.fsdecode(b"bad-\xff.dcm")).write_bytes(good.read_bytes())
+    table = predict(trained, [tmp_path])
+    table.to_csv(tmp_path / "out.csv", index=False)
+    table.to_parquet(tmp_path / "out.parquet")
+    row = table.set_index("image_id").loc[r"bad-\udcff"]
+    assert row["file"] == rf"{tmp_path}/bad-\udcff.dcm"
+    assert row["reason"] == "name: The file's name is not UTF-8. Rename it."
+    assert table["probability"].notna().sum() == 1
 
 
 def test_predict_files_takes_the_models_image_size(trained, folder, table):
