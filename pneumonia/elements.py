@@ -112,15 +112,19 @@ class Elements:
         """Values of a decimal string (VR DS or IS); empty where absent.
 
         Raises:
-            DicomError: a value is no finite number.
+            DicomError: a value is no finite number. It is not told: a writer that mixes up its
+                fields leaves anything there, a patient's name too.
         """
-        text = self.values.get(tag, b"").decode("latin-1").strip(" \0\t\r\n")
+        value = self.values.get(tag, b"")
+        text = value.decode("latin-1").strip(" \0\t\r\n")
         try:
             numbers = [float(part) for part in text.split("\\")] if text else []
         except ValueError:
             numbers = [math.nan]
         if not all(math.isfinite(number) for number in numbers):
-            raise DicomError("malformed", f"{tell(tag)} must hold decimal numbers, got {text!r}.")
+            raise DicomError(
+                "malformed", f"{tell(tag)} must hold decimal numbers, got {len(value)} other bytes."
+            )
         return numbers
 
 

@@ -82,6 +82,15 @@ def test_elements_decimals_no_finite_number_raises(value):
     assert caught.value.reason == "malformed"
 
 
+@pytest.mark.parametrize(
+    "tag", [tags.WINDOW_CENTER, tags.RESCALE_SLOPE, tags.NUMBER_OF_FRAMES, tags.PIXEL_SPACING]
+)
+def test_elements_decimals_error_never_quotes_the_file(tag):
+    with pytest.raises(DicomError) as caught:
+        Elements({tag: b"MILLER^ANNE 1957"}).decimals(tag)
+    assert caught.value.detail == f"{tell(tag)} must hold decimal numbers, got 16 other bytes."
+
+
 def test_elements_text_strips_padding_and_reads_other_charsets():
     assert Elements({tags.MODALITY: b" CR\0"}).text(tags.MODALITY) == "CR"
     assert Elements({tags.BODY_PART: b"T\xd3RAX "}).text(tags.BODY_PART) == "TÓRAX"
