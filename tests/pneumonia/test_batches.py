@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from pneumonia import augment, config
+from pneumonia import augment, batches, config
 from pneumonia.batches import Epoch, MappedSource, ResidentSource, TrainingData, Whole, open_source
 from pneumonia.network import normalise
 from pneumonia.pool import ImagePool
@@ -58,8 +59,8 @@ def test_epoch_leaves_out_others_another_time(data):
 
 
 def test_epoch_smaller_than_a_batch_is_one_batch(data):
-    batches = list(Epoch(data("training.batch_size=100"), 0, 0))
-    assert [len(batch.rows) for batch in batches] == [32]
+    shown = list(Epoch(data("training.batch_size=100"), 0, 0))
+    assert [len(batch.rows) for batch in shown] == [32]
 
 
 def test_epoch_follows_from_seed_and_number_alone(data):
@@ -88,12 +89,12 @@ def test_epoch_joins_each_image_to_its_target(data, pool, studies):
 
 
 def test_whole_is_every_val_image_once_unchanged(data, pool, studies):
-    batches = list(Whole(data("training.batch_size=3")))
-    assert [len(batch.rows) for batch in batches] == [6, 6, 4]
+    shown = list(Whole(data("training.batch_size=3")))
+    assert [len(batch.rows) for batch in shown] == [6, 6, 4]
     assert len(Whole(data("training.batch_size=3"))) == 3
-    rows = np.concatenate([batch.rows for batch in batches])
+    rows = np.concatenate([batch.rows for batch in shown])
     assert rows.tolist() == np.flatnonzero(studies["split"] == "val").tolist()
-    inputs = torch.cat([batch.inputs for batch in batches])
+    inputs = torch.cat([batch.inputs for batch in shown])
     assert torch.equal(inputs, normalise(pool.gather(rows)))
 
 
@@ -114,6 +115,31 @@ def test_both_sources_agree_to_the_rounding_of_one(pool):
     difference = mapped.crops(rows, changes, 28) - resident.crops(rows, changes, 28)
     # Half a grey level, and the contrast that is changed after rounding.
     assert difference.abs().max() <= 0.53 * changes.contrast.max()
+
+
+def test_resident_source_holds_a_part_of_the_images_in_host_memory(pool, monkeypatch):
+    """Torch's `meta` device stands for a GPU: what lies there has a shape and no memory."""
+    monkeypatch.setattr(batches, "_UPLOADED_AT_ONCE", 10)
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            nonlocal largest
+            result = function(*args, **(kwargs or {}))
+            if isinstance(result, torch.Tensor) and result.device.type == "cpu":
+                largest = max(largest, result.numel())
+            return result
+
+    with Watch():
+        source = ResidentSource(pool, torch.device("meta"))
+    assert source.whole(np.arange(48)).device.type == "meta"
+    assert largest <= 10 * SIDE**2
+
+
+def test_resident_source_uploaded_in_parts_is_whole(pool, monkeypatch):
+    monkeypatch.setattr(batches, "_UPLOADED_AT_ONCE", 10)
+    rows = np.arange(len(pool))
+    assert np.array_equal(ResidentSource(pool, CPU).whole(rows).numpy(), pool.gather(rows))
 
 
 def test_open_source_on_a_cpu_reads_the_memory_maps(pool):
