@@ -80,7 +80,7 @@ def scan(images: Path, cache: Path, *, quiet_seconds: float, workers: int) -> pd
         images: the folder; sub-folders and links are followed.
         cache: Parquet file of what was seen last time; rewritten only when that changed.
         quiet_seconds: a file modified less than this many seconds ago is looked at again after
-            that time, and left to the next run when it is still changing.
+            that time, and left to the next run, with a warning, when it is still changing.
         workers: threads that hash.
 
     Returns:
@@ -115,7 +115,15 @@ def scan(images: Path, cache: Path, *, quiet_seconds: float, workers: int) -> pd
         len(fresh),
         time.monotonic() - started,
     )
+    if left := unsettled(table):
+        first = table.loc[table["reason"] == NOT_YET, "file"].iloc[0]
+        logger.warning("%d files still change and are left to the next run: %s.", left, first)
     return table
+
+
+def unsettled(files: pd.DataFrame) -> int:
+    """How many files of a scan are left to the next run, because they were still changing."""
+    return int((files["reason"] == NOT_YET).sum())
 
 
 def list_dicom(paths: Iterable[Path]) -> Iterator[Entry]:

@@ -25,12 +25,13 @@ from pneumonia.config import ShardsConfig, as_dict
 from pneumonia.conversion import COLUMNS, COUNTS, DECIMALS, TEXT, Recipe, Row, convert, refused
 from pneumonia.errors import CorruptArtifactError, DicomError, ShardError
 from pneumonia.files import digest, read_file
-from pneumonia.inventory import NOT_YET, list_dicom, scan
+from pneumonia.inventory import NOT_YET, list_dicom, scan, unsettled
 from pneumonia.pool import create_shard
 
 __all__ = [
     "Batch", "BatchFile", "batch_identity", "check_quarantine", "configuration", "convert_batch",
     "convert_files", "images_table", "plan_batches", "pool_index", "scan",
+    "unsettled",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)

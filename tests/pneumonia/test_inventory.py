@@ -7,7 +7,7 @@ import pytest
 
 from pneumonia.errors import DataError
 from pneumonia.files import digest
-from pneumonia.inventory import COLUMNS, list_dicom, scan
+from pneumonia.inventory import COLUMNS, list_dicom, scan, unsettled
 
 FILM = films.jpeg_film(films.phantom())
 
@@ -168,13 +168,22 @@ def test_scan_young_file_is_waited_for(look, folder):
     assert time.monotonic() - started < 0.3  # known, so not waited for again
 
 
-def test_scan_file_that_keeps_changing_is_left_to_the_next_run(look, folder, monkeypatch):
+def test_scan_file_that_keeps_changing_is_left_to_the_next_run(look, folder, monkeypatch, caplog):
     def write_on(_pause):
         with (folder / "b.dcm").open("ab") as handle:
             handle.write(b"more")
 
     monkeypatch.setattr("pneumonia.inventory.time.sleep", write_on)
-    assert refusals(look(quiet_seconds=30)) == {"b.dcm": "unsettled"}
+    table = look(quiet_seconds=30)
+    assert refusals(table) == {"b.dcm": "unsettled"}
+    assert unsettled(table) == 1
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == ["1 files still change and are left to the next run: b.dcm."]
+
+
+def test_scan_settled_files_warn_of_nothing(look, caplog):
+    assert unsettled(look()) == 0
+    assert "WARNING" not in caplog.text
 
 
 def test_scan_time_stamp_from_the_future_is_waited_for_once(look, folder):

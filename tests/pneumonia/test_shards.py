@@ -13,16 +13,9 @@ from pneumonia.conversion import COLUMNS
 from pneumonia.errors import ShardError
 from pneumonia.pool import ImagePool
 from pneumonia.shards import (
-    batch_identity,
-    check_quarantine,
-    configuration,
-    convert_batch,
-    convert_files,
-    images_table,
-    plan_batches,
-    pool_index,
-    scan,
-)
+    batch_identity, check_quarantine, configuration, convert_batch, convert_files, images_table,
+    plan_batches, pool_index, scan, unsettled,
+)  # fmt: skip
 
 CONFIG = ShardsConfig(image_size=32, images_per_shard=4)
 IMAGES = ["image_id", "pool", "row", "file", "file_digest", *COLUMNS]
@@ -263,6 +256,7 @@ def test_images_table_unsettled_file_is_not_counted_as_broken(house):
     images, quarantine = images_table(files, house.index())
     assert len(images) == 5
     assert len(quarantine) == 0
+    assert unsettled(files) == 1
 
 
 def test_check_quarantine_counts_per_reason_and_names_the_first(house):
