@@ -34,6 +34,7 @@ from pneumonia.localisation import (
     box_mask,
     control_map,
     enlarge,
+    map_on_pixels,
     pixel_centres,
     score,
 )
@@ -146,9 +147,10 @@ def make_cam(
         [by_image[name] for name in train["image_id"]], train[["rows", "columns"]].to_numpy()
     )
     no_control = None if len(train) else "no positive image in train to make the control of"
-    told = _score_all(scored, maps, control, by_image, pool.side, evaluation, workers, no_control)
+    lattice = checkpoint.network.origin, float(checkpoint.network.stride)
+    told = _score_all(scored, maps, control, by_image, lattice, evaluation, workers, no_control)
     logger.info("%s: scored the maps of %d positive test images.", checkpoint.model, told["n"])
-    panels = _draw_gallery(gallery, maps, by_image, pool, output)
+    panels = _draw_gallery(gallery, maps, lattice, by_image, pool, output)
     return {
         "model": checkpoint.model,
         **told,
@@ -196,7 +198,7 @@ def _score_all(
     maps: Mapping[str, Heat],
     control: Heat,
     boxes: Boxes,
-    side: int,
+    lattice: tuple[float, float],
     config: EvaluationConfig,
     workers: int,
     no_control: str | None,
@@ -206,7 +208,8 @@ def _score_all(
     def measure(row: Row) -> tuple[Scores, Scores, float]:
         rows, columns = int(row["rows"]), int(row["columns"])
         mask = box_mask(boxes[row["image_id"]], rows, columns)
-        own = _on_frame(maps[row["image_id"]], row, side)
+        offset = float(row["offset_y"]), float(row["offset_x"])
+        own = map_on_pixels(maps[row["image_id"]], lattice, mask.shape, float(row["scale"]), offset)
         stretched = enlarge(
             control,
             pixel_centres(rows, CONTROL_SIDE / rows),
@@ -247,16 +250,6 @@ def _score_all(
     }
 
 
-def _on_frame(heat: Heat, row: Row, side: int) -> Heat:
-    """A map on the original pixels (rows, columns); cells of padding are left out."""
-    height, width = (cells / side for cells in heat.shape)
-    return enlarge(
-        heat,
-        pixel_centres(int(row["rows"]), row["scale"] * height, row["offset_y"] * height),
-        pixel_centres(int(row["columns"]), row["scale"] * width, row["offset_x"] * width),
-    )
-
-
 def _size(share: float) -> str:
     small, large = (f"{limit:.0%}" for limit in BOX_SHARES)
     if share < BOX_SHARES[0]:
@@ -267,6 +260,7 @@ def _size(share: float) -> str:
 def _draw_gallery(
     gallery: pd.DataFrame,
     maps: Mapping[str, Heat],
+    lattice: tuple[float, float],
     boxes: Boxes,
     pool: ImagePool,
     output: Path,
@@ -276,13 +270,12 @@ def _draw_gallery(
     low, high = np.quantile(values, [0.01, 0.99]).tolist() if values.size else (0.0, 0.0)
     panels = []
     for number, row in enumerate(gallery.to_dict("records"), 1):
-        heat = maps[row["image_id"]]
-        centres = [pixel_centres(pool.side, cells / pool.side) for cells in heat.shape]
+        heat = map_on_pixels(maps[row["image_id"]], lattice, (pool.side, pool.side))
         own = boxes.get(row["image_id"], np.empty((0, 4)))
         stored = own * row["scale"] + np.array([row["offset_x"], row["offset_y"], 0, 0])
         image = pool.gather_ids([row["image_id"]])[0]
         file = f"{number:02d}-{str(row['outcome']).replace(' ', '-')}.png"
-        panel = cam_panel(image, enlarge(heat, *centres), stored, (low, high))
+        panel = cam_panel(image, heat, stored, (low, high))
         (output / file).write_bytes(panel)
         panels.append(
             {

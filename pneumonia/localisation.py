@@ -119,6 +119,41 @@ def control_map(boxes: list[NDArray[np.float64]], frames: NDArray[np.int64]) -> 
     return (total / max(1, len(boxes))).astype(np.float32)
 
 
+def map_on_pixels(
+    heat: Heat,
+    lattice: tuple[float, float],
+    shape: tuple[int, int],
+    scale: float = 1.0,
+    offset: tuple[float, float] = (0.0, 0.0),
+) -> Heat:
+    """A network's map on the pixels of a frame.
+
+    Cell k is centred on the pixel that it looks around, which is about k * stride: a convolution
+    of stride 2 with an odd, padded kernel keeps pixels 0, 2, 4, ..., and so does the next. Tiles
+    of side / cells would put the map half a cell too far right and down.
+
+    Args:
+        heat: (h, w).
+        lattice: of the network: the pixel of cell 0 and the pixels from cell to cell (stride),
+            in the image that it saw, down as well as across.
+        shape: rows and columns of the frame.
+        scale: pixels of that image per pixel of the frame.
+        offset: of the frame's edges in that image, y and x; cells of padding are left out.
+
+    Returns:
+        `shape`, float32.
+
+    >>> map_on_pixels(np.array([[0.0, 4.0]], np.float32), (0.0, 4.0), (1, 6)).tolist()
+    [[0.0, 1.0, 2.0, 3.0, 4.0, 4.0]]
+    """
+    origin, stride = lattice
+    y, x = (
+        (pixel_centres(pixels, scale, start) - origin) / stride
+        for pixels, start in zip(shape, offset, strict=True)
+    )
+    return enlarge(heat, y, x)
+
+
 def enlarge(
     heat: NDArray[np.floating[Any]], y: NDArray[np.float64], x: NDArray[np.float64]
 ) -> Heat:
@@ -137,12 +172,15 @@ def enlarge(
 
 
 def pixel_centres(pixels: int, scale: float, offset: float = 0.0) -> NDArray[np.float64]:
-    """Where the centres of original pixels lie in a map, in its cells.
+    """Where the centres of pixels lie on a grid that tiles the same frame, in its cells.
 
     Args:
         pixels: how many along the axis.
-        scale: cells per original pixel.
-        offset: in cells, of the frame's edge from the map's edge.
+        scale: cells per pixel.
+        offset: in cells, of the frame's edge from the grid's edge.
+
+    Returns:
+        (pixels,); 0 is the centre of the first cell.
 
     >>> pixel_centres(4, scale=0.5).tolist()
     [-0.25, 0.25, 0.75, 1.25]

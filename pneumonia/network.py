@@ -40,10 +40,16 @@ class Classifier(nn.Module):
     Args:
         body: maps (B, 1, h, w) to (B, C, h', w').
         channels: C.
+        stride: pixels from one cell of the feature map to the next.
+        origin: the pixel that the first cell looks around; cell k looks around origin +
+            k * stride, whatever the image's side: the cells are no tiles that share it out. It
+            is 0 where every kernel is odd and padded by half of itself.
     """
 
-    def __init__(self, body: nn.Sequential, channels: int) -> None:
+    def __init__(self, body: nn.Sequential, channels: int, stride: int, origin: float) -> None:
         super().__init__()
+        self.stride = stride
+        self.origin = origin
         self.body = body
         self.head = nn.Linear(channels, 1)
 
@@ -95,6 +101,9 @@ def custom_cnn(*, fine_maps: bool, imagenet: bool) -> Classifier:
     """A small residual network: 0.87 M parameters, a fifth of ResNet18's arithmetic, stride 16.
 
     There are no ImageNet weights for it: it always starts from random ones and says so.
+
+    The pooling in the shortcuts is even: by them alone a cell would look 7 pixels (3 of fine
+    maps) past k * stride, by the convolutions 0. A trained network uses both about equally.
     """
     if imagenet:
         logger.info("custom_cnn has no ImageNet weights: it starts from random ones.")
@@ -108,7 +117,7 @@ def custom_cnn(*, fine_maps: bool, imagenet: bool) -> Classifier:
         Residual(144, 144, stride=1),
     )
     _scale_to_fan_out(body)
-    return Classifier(body, 144)
+    return Classifier(body, 144, *((8, 1.5) if fine_maps else (16, 3.5)))
 
 
 def resnet18(*, fine_maps: bool, imagenet: bool) -> Classifier:
@@ -126,7 +135,8 @@ def resnet18(*, fine_maps: bool, imagenet: bool) -> Classifier:
         source.layer4[0].downsample[0].stride = (1, 1)
     # torchvision's own names, so that its files of weights fit: all its layers but the last two.
     layers = [(name, layer) for name, layer in source.named_children()][:-2]
-    model = Classifier(nn.Sequential(OrderedDict(layers)), 512)
+    body = nn.Sequential(OrderedDict(layers))
+    model = Classifier(body, 512, 16 if fine_maps else 32, origin=0.0)
     if imagenet:
         load_tensors(model, colour)
     return model

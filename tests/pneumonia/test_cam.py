@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from pneumonia import cam
 from pneumonia.agreement import average, by_group, choose_threshold, columns, difference
 from pneumonia.assessment import Side
 from pneumonia.cam import (
@@ -19,7 +20,7 @@ from pneumonia.cam import (
 from pneumonia.checkpoint import Checkpoint
 from pneumonia.config import CamConfig, EvaluationConfig
 from pneumonia.errors import StaleArtifactError
-from pneumonia.localisation import MEASURES, THRESHOLDS, Scores
+from pneumonia.localisation import MEASURES, THRESHOLDS, Scores, map_on_pixels
 from pneumonia.network import MODELS, build, normalise
 from pneumonia.pool import ImagePool
 from pneumonia.uncertainty import resample_people
@@ -108,6 +109,60 @@ def test_mean_of_the_map_plus_bias_is_the_logit(model, pool):
         expected = checkpoint.network(normalise(images)).numpy()
     assert heats.shape[0] == 3
     assert logit == pytest.approx(expected, abs=1e-4)
+
+
+def middle(weight):
+    """Centroid (2,) of weights (rows, columns), pixel 0 at 0."""
+    return [np.average(np.arange(len(w)), weights=w) for w in (weight.sum(1), weight.sum(0))]
+
+
+@pytest.mark.parametrize("side", [256, 200])  # 200 is 6.25 strides of 32 and 12.5 of 16
+@pytest.mark.parametrize("fine_maps", [False, True])
+@pytest.mark.parametrize("model", MODELS)
+def test_a_cell_of_the_map_is_drawn_where_the_network_looks(model, fine_maps, side):
+    """A quarter of a cell off is allowed, for weights are random; tiles would be half a cell."""
+    torch.manual_seed(0)
+    network = build(model, fine_maps=fine_maps).eval()
+    images = torch.randn(4, 1, side, side, requires_grad=True)
+    heats = class_activation_maps(network.features(images), network.head.weight[0])
+    row, column = heats.shape[1] // 2, heats.shape[2] // 2 - 1
+    heats[:, row, column].sum().backward()
+    looked = middle(images.grad.square().sum((0, 1)).numpy())
+    cell = np.zeros(heats.shape[1:], np.float32)
+    cell[row, column] = 1
+    lattice = network.origin, network.stride
+    drawn = middle(map_on_pixels(cell, lattice, (side, side)))
+    np.testing.assert_allclose(drawn, looked, atol=network.stride / 4)
+    # four times the pixels, 40 of padding above and 24 to the left left out
+    scaled = middle(
+        map_on_pixels(cell, lattice, (4 * side - 160, 4 * side - 96), 0.25, (40.0, 24.0))
+    )
+    assert scaled == pytest.approx([4 * (drawn[0] - 40) + 1.5, 4 * (drawn[1] - 24) + 1.5])
+
+
+@pytest.mark.parametrize("stretched", [1, 4])
+def test_make_cam_scores_and_draws_maps_where_the_network_looks(
+    pool, tables, tmp_path, monkeypatch, stretched
+):
+    """A map of one hot cell points into a box around its pixel, and only there."""
+    studies, boxes, predictions = tables
+    studies = studies.assign(rows=SIDE * stretched, columns=SIDE * stretched, scale=1 / stretched)
+    around = boxes.assign(x=34.0, y=18.0, width=4.0, height=4.0)  # pixel (19.5, 35.5): cell (1, 2)
+    around[["x", "y", "width", "height"]] *= stretched
+    drawn = []
+    monkeypatch.setattr(cam, "cam_panel", lambda _image, heat, *_: drawn.append(heat) or b"")
+
+    def hot(features, _weight):
+        heat = torch.zeros(len(features), 4, 4)
+        heat[:, 1, 2] = 1
+        return heat
+
+    monkeypatch.setattr(cam, "class_activation_maps", hot)
+    logit = make_checkpoint().network.head.bias.item() + 1 / 16
+    predictions = predictions.assign(logit=logit)
+    told = run(pool, tables, tmp_path, 4, studies=studies, boxes=around, predictions=predictions)
+    assert told["pointing"]["value"] == 1
+    assert {np.unravel_index(heat.argmax(), heat.shape) for heat in drawn} == {(19, 35)}
 
 
 def test_make_cam_writes_the_contract(pool, tables, tmp_path):

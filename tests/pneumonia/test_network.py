@@ -48,6 +48,15 @@ def test_fine_maps_have_twice_as_many_cells_a_side(name):
     assert fine[1] == coarse[1]
 
 
+@pytest.mark.parametrize("side", [128, 200])
+@pytest.mark.parametrize("fine_maps", [False, True])
+@pytest.mark.parametrize("name", network.MODELS)
+def test_every_model_knows_its_stride(name, fine_maps, side):
+    model = network.build(name, fine_maps=fine_maps).eval()
+    cells = model.features(torch.zeros(1, 1, side, side)).shape[2]
+    assert cells == -(-side // model.stride)  # cells at 0, stride, 2 stride, ... below the side
+
+
 def test_custom_cnn_has_at_most_a_million_parameters():
     count = sum(weight.numel() for weight in network.build("custom_cnn").parameters())
     assert 500_000 < count <= 1_000_000
