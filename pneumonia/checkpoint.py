@@ -16,10 +16,11 @@ from torch import Tensor
 
 from pneumonia import network
 from pneumonia.errors import ConfigError, CorruptArtifactError, PneumoniaError
-from pneumonia.network import UNREADABLE, Classifier
+from pneumonia.network import MEAN, STD, UNREADABLE, Classifier
 
 FORMAT = 1
 
+_TRAIN_AGAIN = "Train the model again: `pneumonia run --refresh training`."
 _OTHER_WEIGHTS = "Give another file as training.weights, or `none`."
 
 
@@ -68,24 +69,31 @@ def load(path: Path) -> Checkpoint:
     """Read a checkpoint and build its model.
 
     Raises:
-        CorruptArtifactError: the file is torn, holds more than tensors and plain values, or its
-            tensors are not those of the model that it names.
+        CorruptArtifactError: the file is torn, holds more than tensors and plain values, its
+            tensors are not those of the model that it names, or it was trained on images
+            normalised otherwise than here.
     """
-    content = _read(path, CorruptArtifactError, "Train the model again.")
+    content = _read(path, CorruptArtifactError, _TRAIN_AGAIN)
     if content.get("format") != FORMAT:
         raise CorruptArtifactError(
             f"{path}: expected a checkpoint of format {FORMAT}, got {content.get('format')!r}. "
-            "Train the model again with this version."
+            f"{_TRAIN_AGAIN}"
         )
     del content["format"]
     try:
+        normalised = (content["mean"], content["std"])
+        if normalised != (MEAN, STD):
+            raise CorruptArtifactError(
+                f"{path}: expected a model of images normalised by mean {MEAN:.6g} and standard "
+                f"deviation {STD:.6g}, got {normalised[0]!r} and {normalised[1]!r}. {_TRAIN_AGAIN}"
+            )
         tensors = content.pop("state_dict")
         model = network.build(content["model"], weights=tensors, fine_maps=content["fine_maps"])
         return Checkpoint(network=model.eval(), **content)
     except (ConfigError, KeyError, TypeError) as error:
         raise CorruptArtifactError(
             f"{path}: expected a checkpoint of one of this project's models, got {error}. "
-            "Train the model again."
+            f"{_TRAIN_AGAIN}"
         ) from error
 
 

@@ -97,6 +97,14 @@ def test_load_refuses_tensors_of_another_model_by_name(saved):
         checkpoint.load(saved)
 
 
+@pytest.mark.parametrize("other", [{"mean": 0.5}, {"std": 0.25}, {"std": None}])
+def test_load_refuses_another_normalisation_than_it_would_be_given(saved, other):
+    content = torch.load(saved, weights_only=True)
+    torch.save(content | other, saved)
+    with pytest.raises(CorruptArtifactError, match=r"normalised by mean 0.449.*--refresh training"):
+        checkpoint.load(saved)
+
+
 def test_load_refuses_a_checkpoint_without_its_figures(saved):
     content = torch.load(saved, weights_only=True)
     del content["val_loss"]
