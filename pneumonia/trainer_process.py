@@ -28,7 +28,7 @@ from pneumonia import config as configuration
 from pneumonia import errors
 from pneumonia.artifacts import Facts
 from pneumonia.config import Config
-from pneumonia.errors import PneumoniaError, TrainingError
+from pneumonia.errors import DataError, DicomError, PneumoniaError, TrainingError
 
 logger = logging.getLogger(__name__)
 
@@ -165,6 +165,8 @@ def _as_error(told: dict[str, Any]) -> Exception:
     if name == "OSError":
         return OSError(told["errno"], message)
     error_class = getattr(errors, name, None)
+    if error_class is DicomError:  # takes a reason too, which a training never has to tell
+        return DataError(message)
     if isinstance(error_class, type) and issubclass(error_class, PneumoniaError):
         return error_class(message)
     return RuntimeError(f"{name} in the training process: {message}")

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from pneumonia import errors
 from pneumonia.child_process import Stop
-from pneumonia.errors import ConfigError, TrainingError
+from pneumonia.errors import ConfigError, DataError, TrainingError
 from pneumonia.trainer_process import TrainingJob, _as_error, _event, run_training
 from pneumonia.training import train
 
@@ -29,6 +30,11 @@ with (folder / "lock").open("w") as lock:
         on_epoch=lambda event: print(event["epoch"], flush=True),
     )
 """
+
+
+def errors_by_name():
+    """All classes of the tree."""
+    return {name: kind for name, kind in vars(errors).items() if isinstance(kind, type)}
 
 
 @pytest.fixture
@@ -193,6 +199,14 @@ def test_error_of_the_machine_comes_back_as_oserror():
     error = _as_error({"type": "OSError", "errno": errno.ENOSPC, "message": "no space left"})
     assert type(error) is OSError
     assert error.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize("name", sorted(errors_by_name()))
+def test_every_error_of_the_project_comes_back_as_one(name):
+    error = _as_error({"type": name, "message": "expected one thing, got another"})
+    # A DicomError takes a reason as well, which is not told: it comes back as its parent.
+    assert type(error) is (DataError if name == "DicomError" else errors_by_name()[name])
+    assert str(error) == "expected one thing, got another"
 
 
 def test_error_that_is_a_bug_comes_back_as_one():
