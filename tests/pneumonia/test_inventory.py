@@ -7,7 +7,8 @@ import pytest
 
 from pneumonia.errors import DataError
 from pneumonia.files import digest
-from pneumonia.inventory import COLUMNS, list_dicom, scan, unsettled
+from pneumonia.inventory import COLUMNS, list_dicom, scan
+from pneumonia.shards import unsettled
 
 FILM = films.jpeg_film(films.phantom())
 
