@@ -114,16 +114,15 @@ class GreyRule:
             raise ValueError(f"`bits` must be in 8..16, got {self.bits}.")
 
     @property
+    def grey(self) -> bool:
+        """Stored values are grey levels already, but for inversion and padding."""
+        unscaled = self.slope == 1.0 and self.intercept == 0.0 and self.modality is None
+        return self.bits == 8 and not self.signed and unscaled and self.voi is None
+
+    @property
     def plain(self) -> bool:
         """Stored values are grey levels already, but for inversion."""
-        unscaled = self.slope == 1.0 and self.intercept == 0.0 and self.modality is None
-        return (
-            self.bits == 8
-            and not self.signed
-            and unscaled
-            and self.voi is None
-            and self.padding is None
-        )
+        return self.grey and self.padding is None
 
 
 def render(pixels: Pixels, rule: GreyRule) -> NDArray[np.uint8] | NDArray[np.uint16]:
@@ -143,7 +142,7 @@ def render(pixels: Pixels, rule: GreyRule) -> NDArray[np.uint8] | NDArray[np.uin
         raw = np.bitwise_and(raw, (1 << rule.bits) - 1)
     bands = [slice(start, start + _BAND) for start in range(0, len(raw), _BAND)]
     counts = np.zeros(1 << rule.bits, np.intp)
-    if rule.voi is None:
+    if rule.voi is None and not rule.grey:
         for band in bands:
             counts += np.bincount(raw[band].ravel(), minlength=len(counts))
     table = grey_table(rule, counts)
@@ -157,7 +156,8 @@ def grey_table(rule: GreyRule, counts: NDArray[np.intp] | None = None) -> NDArra
     """Grey level of every possible stored value.
 
     Args:
-        counts: (2 ** bits,) how often each value occurs; asked for where the rule has no window.
+        counts: (2 ** bits,) how often each value occurs; asked for where the rule has no window
+            and values are no grey levels.
 
     Returns:
         (2 ** bits,) uint16 in 257ths of a grey level, indexed by the value's bits.
@@ -178,6 +178,8 @@ def grey_table(rule: GreyRule, counts: NDArray[np.intp] | None = None) -> NDArra
         light = np.clip(rule.voi(value) / ((1 << rule.voi.bits) - 1), 0.0, 1.0)
     elif rule.voi is not None:
         light = rule.voi(value)
+    elif rule.grey:
+        light = value / 255.0
     elif counts is None:
         raise ValueError("`counts` must be given where the rule has neither window nor VOI LUT.")
     else:

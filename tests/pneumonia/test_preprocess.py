@@ -132,6 +132,18 @@ def test_render_padding_is_black_and_outside_the_percentiles(inverted):
     assert np.array_equal(grey[32:], render(RAMP[32:], GreyRule(bits=16, inverted=inverted)))
 
 
+@pytest.mark.parametrize("inverted", [False, True])
+def test_render_8_bits_with_a_padding_value_are_kept_as_without_it(inverted):
+    image = np.clip(films.phantom(), 40, 200)  # far from black and white: a stretch would show
+    image[:8] = 3
+    kept = render(image, GreyRule(inverted=inverted)) * np.uint16(FINE)
+    padded = render(image, GreyRule(padding=(3, 3), inverted=inverted))
+    assert np.array_equal(padded[8:], kept[8:])
+    assert not padded[:8].any()
+    unused = render(image, GreyRule(padding=(255, 255), inverted=inverted))
+    assert np.array_equal(unused, kept)
+
+
 def test_render_only_padding_is_black():
     assert not render(np.zeros((8, 8), np.uint16), GreyRule(bits=16, padding=(0, 0))).any()
 
