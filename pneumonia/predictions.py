@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pneumonia.checkpoint import Checkpoint
 from pneumonia.errors import ConfigError, DataError
 from pneumonia.machine import Accelerator
+from pneumonia.metrics import sigmoid
 from pneumonia.network import normalise
 from pneumonia.pool import ImagePool
 from pneumonia.thresholds import operating_points
@@ -53,7 +54,7 @@ class Calibration:
         >>> Calibration(2.0, -1.0).probability(np.array([0.5]))
         array([0.5])
         """
-        return _sigmoid(self.a * logit + self.b)
+        return sigmoid(self.a * logit + self.b)
 
 
 def predict_logits(
@@ -170,7 +171,7 @@ def _fit_logistic(design: Floats, offset: Floats, goal: Floats) -> Floats:
 
     coefficients = np.zeros(design.shape[1])
     for _ in range(100):
-        predicted = _sigmoid(design @ coefficients + offset)
+        predicted = sigmoid(design @ coefficients + offset)
         gradient = design.T @ (predicted - goal) / len(goal)
         if np.abs(gradient).max() < 1e-12:
             break
@@ -182,8 +183,3 @@ def _fit_logistic(design: Floats, offset: Floats, goal: Floats) -> Floats:
             length /= 2
         coefficients = coefficients - length * step
     return coefficients
-
-
-def _sigmoid(margin: Floats) -> Floats:
-    result: Floats = np.exp(-np.logaddexp(0, -margin))
-    return result
