@@ -73,7 +73,8 @@ def predict_logits(
     if pool.side != checkpoint.image_size:
         raise ConfigError(
             f"shards.image_size: expected {checkpoint.image_size}, the size that this "
-            f"{checkpoint.model} was trained on, got a pool of {pool.side}. Train it again."
+            f"{checkpoint.model} was trained on, got a pool of {pool.side}. Set "
+            f"shards.image_size={checkpoint.image_size}, or train a model of the other size."
         )
     batches = (pool.gather(positions[i : i + BATCH]) for i in range(0, len(positions), BATCH))
     return logits_of(checkpoint, batches, accelerator=accelerator, workers=workers)
@@ -146,11 +147,16 @@ def fit_platt(logit: Floats, target: Bools) -> Calibration:
     """
     positives = int(target.sum())
     negatives = len(target) - positives
-    if positives == 0 or negatives == 0 or not np.isfinite(logit).all():
+    if positives == 0 or negatives == 0:
         raise DataError(
-            "calibration: expected finite logits of both classes on val, got "
-            f"{positives} positives, {negatives} negatives and "
-            f"{np.count_nonzero(~np.isfinite(logit))} logits that are not finite."
+            f"calibration: expected images of both classes on val, got {positives} positives and "
+            f"{negatives} negatives. Give more data, or another split.val_fraction."
+        )
+    if not np.isfinite(logit).all():
+        raise DataError(
+            "calibration: expected finite logits on val, got "
+            f"{np.count_nonzero(~np.isfinite(logit))} of {len(logit)} that are not. Train the "
+            "model again with a lower training.learning_rate."
         )
     goal = np.where(target, (positives + 1) / (positives + 2), 1 / (negatives + 2))
     ones = np.ones_like(logit)

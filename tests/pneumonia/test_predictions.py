@@ -83,7 +83,7 @@ def test_predict_logits_leaves_the_checkpoint_as_it_was(trained, pool):
 
 def test_predict_logits_of_another_image_size_raises(trained, pool):
     other = Checkpoint(**vars(trained) | {"image_size": 64})
-    with pytest.raises(ConfigError, match=r"expected 64.*got a pool of 32"):
+    with pytest.raises(ConfigError, match=r"expected 64.*pool of 32. Set shards.image_size=64"):
         predict(other, pool, [0])
 
 
@@ -154,16 +154,16 @@ def test_fit_platt_of_equal_logits_is_the_prevalence():
 
 
 @pytest.mark.parametrize(
-    ("logit", "target"),
+    ("logit", "target", "told"),
     [
-        ([0.0, np.nan], [True, False]),
-        ([0.0, np.inf], [True, False]),
-        ([0.0, 1.0], [True, True]),
-        ([], []),
+        ([0.0, np.nan], [True, False], "finite logits on val, got 1 of 2.*training.learning_rate"),
+        ([0.0, np.inf], [True, False], "finite logits on val, got 1 of 2.*training.learning_rate"),
+        ([0.0, 1.0], [True, True], "both classes on val, got 2 positives and 0.*val_fraction"),
+        ([], [], "both classes on val, got 0 positives and 0 negatives"),
     ],
 )
-def test_fit_platt_refuses_what_has_no_fit(logit, target):
-    with pytest.raises(DataError, match="expected finite logits of both classes"):
+def test_fit_platt_refuses_what_has_no_fit_and_says_the_cure(logit, target, told):
+    with pytest.raises(DataError, match=told):
         fit_platt(np.array(logit, dtype=float), np.array(target, dtype=bool))
 
 
