@@ -110,7 +110,7 @@ def command(tmp_path):
     def run(*arguments, **options):
         return subprocess.run(
             [sys.executable, "-m", "flows.cli", *map(str, arguments)],
-            capture_output=True, text=True, timeout=300, check=False,
+            capture_output=True, text=True, check=False, timeout=options.pop("timeout", 300),
             cwd=options.pop("cwd", tmp_path), **options,
         )  # fmt: skip
 
