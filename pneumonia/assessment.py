@@ -24,6 +24,7 @@ from pneumonia.metrics import (
     log_loss,
     predictive_values,
     rates,
+    sigmoid,
 )
 from pneumonia.reliability import expected_calibration_error, recalibration
 from pneumonia.uncertainty import Counts, Figures, bootstrap, percentile_interval
@@ -184,12 +185,6 @@ def figure(
         why = _why_no_interval(samples, people)
         return {"value": value, "low": None, "high": None, "reason": why}
     return {"value": value, "low": interval[0], "high": interval[1], "reason": None}
-
-
-def sigmoid(log_odds: Array) -> Array:
-    """Probability of log odds; exact at both ends, without overflow."""
-    small = np.exp(-np.abs(log_odds))
-    return np.where(log_odds >= 0, 1 / (1 + small), small / (1 + small))
 
 
 def _figures(target: Bools, answers: Answers, called: Mapping[str, Bools]) -> Figures:

@@ -39,6 +39,7 @@ from pneumonia.localisation import (
     score,
 )
 from pneumonia.machine import Accelerator
+from pneumonia.metrics import OUTCOMES
 from pneumonia.network import normalise
 from pneumonia.pool import ImagePool
 from pneumonia.uncertainty import resample_people
@@ -46,7 +47,6 @@ from pneumonia.uncertainty import resample_people
 logger = logging.getLogger(__name__)
 
 BATCH = 32
-OUTCOMES = ("true positive", "false positive", "false negative", "true negative")
 BOX_SHARES = (0.05, 0.15)
 """Shares of the frame that part small, medium and large boxes (the union of an image's)."""
 _TOLERANCE = 1e-2  # of a logit; the same arithmetic on another machine differs by some 1e-5

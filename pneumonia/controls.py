@@ -18,7 +18,7 @@ from pneumonia.metrics import Array, Bools
 MAX_AGE = 120.0
 """Years; the challenge holds five ages of 148 to 155, which are typing errors."""
 MIN_SHARE = 0.01
-"""Values of a field that fewer of the fitted images have are one value, `other`."""
+"""Values of a field that a smaller share of the images has are one value, `other`."""
 
 
 def metadata_log_odds(studies: pd.DataFrame) -> Array | None:

@@ -16,7 +16,7 @@ import pandas as pd
 from pneumonia.assessment import Answers, Samples, Side, Thresholds, assess
 from pneumonia.comparison import added_by_image, compare_models
 from pneumonia.config import EvaluationConfig
-from pneumonia.controls import metadata_log_odds, plausible_age, spacing_values
+from pneumonia.controls import MIN_SHARE, metadata_log_odds, plausible_age, spacing_values
 from pneumonia.errors import StaleArtifactError
 from pneumonia.metrics import Bools
 from pneumonia.thresholds import NAMES
@@ -27,8 +27,6 @@ logger = logging.getLogger(__name__)
 
 MIN_CLASS = 10
 """Images of each class below which a subgroup is shown as too small."""
-MIN_SHARE = 0.01
-"""Share of the test images below which a pixel spacing is no subgroup of its own."""
 AGE_BANDS = ((0, 17), (18, 39), (40, 64), (65, 120))
 """Years, both ends included; below 18 the chest and its diseases are others."""
 NEVER: Thresholds = {

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pneumonia.metrics import at_least
+
 Heat = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
@@ -65,11 +67,11 @@ def score(heat: Heat, mask: Mask, thresholds: NDArray[np.float64] = THRESHOLDS) 
     high = max(float(part[-1]) for part in everything if len(part))
     # of cuts at each threshold: how many pixels at or above, inside and outside
     cuts = (low + thresholds * (high - low)).astype(np.float32)
-    kept_inside, kept_outside = (_at_least(part, cuts) for part in everything)
+    kept_inside, kept_outside = (at_least(part, cuts) for part in everything)
     if low == high:  # a constant map scales to 0 everywhere
         kept_inside, kept_outside = np.zeros_like(kept_inside), np.zeros_like(kept_outside)
-    hits = _at_least(inside, inside)
-    alarms = _at_least(outside, inside)
+    hits = at_least(inside, inside)
+    alarms = at_least(outside, inside)
     energy = [float(np.maximum(part, 0).sum(dtype=np.float64)) for part in everything]
     return Scores(
         pointing=float(mask.flat[int(heat.argmax())]),
@@ -197,11 +199,6 @@ def _interpolation(at: NDArray[np.float64], cells: int) -> Heat:
     weights[np.arange(len(at)), first] = 1 - share
     weights[np.arange(len(at)), np.minimum(first + 1, cells - 1)] += share
     return weights
-
-
-def _at_least(ordered: Heat, values: Heat) -> NDArray[np.int64]:
-    """How many of `ordered` are at least each of `values`."""
-    return len(ordered) - np.searchsorted(ordered, values, side="left")
 
 
 def _contrast_to_noise(inside: Heat, outside: Heat) -> float:

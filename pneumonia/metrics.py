@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
+OUTCOMES = ("true positive", "false positive", "false negative", "true negative")
+
 UNDEFINED: Mapping[str, str] = {
     "accuracy": "no image",
     "precision": "no image is called positive",

@@ -15,10 +15,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pneumonia import figures, tables
-from pneumonia.metrics import net_benefit, threshold_curve
+from pneumonia.metrics import OUTCOMES, net_benefit, threshold_curve
 from pneumonia.reliability import reliability
 
-OUTCOMES = ("true positive", "false positive", "false negative", "true negative")
 MAX_THRESHOLD = 0.6
 """Right end of the decision curve: nobody waits for more certainty to look at a film again."""
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pneumonia.metrics import Array, Bools, check_columns, ratio
+from pneumonia.metrics import Array, Bools, check_columns, ratio, sigmoid
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _newton(log_odds: Array, target: Bools, rows: Array, slope: float, intercept
     moving = np.arange(len(rows))
     for _ in range(100):
         weights = rows if len(moving) == len(rows) else rows[moving]
-        expected = _expit(fit[moving, :1] * scaled + fit[moving, 1:])
+        expected = sigmoid(fit[moving, :1] * scaled + fit[moving, 1:])
         gradient = (weights * (target - expected)) @ powers[:, 1:]
         curvature = (weights * expected * (1 - expected)) @ powers
         step = _solve(curvature, gradient)
@@ -129,8 +129,3 @@ def _solve(curvature: Array, gradient: Array) -> Array:
     u, v = np.moveaxis(gradient, -1, 0)
     determinant = a * c - b * b
     return np.stack([ratio(c * u - b * v, determinant), ratio(a * v - b * u, determinant)], -1)
-
-
-def _expit(value: Array) -> Array:
-    """Logistic function, without overflow."""
-    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * value)), np.float64)

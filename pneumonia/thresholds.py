@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pneumonia.metrics import at_least
+
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
@@ -33,8 +35,8 @@ def operating_points(probability: Floats, target: Bools) -> dict[str, dict[str, 
     if target.all() or not target.any():
         raise ValueError("expected targets of both classes, got one")
     thresholds = np.unique(probability)  # rising, so sensitivity falls and specificity rises
-    hits = _at_least(thresholds, probability[target])
-    alarms = _at_least(thresholds, probability[~target])
+    hits = at_least(np.sort(probability[target]), thresholds)
+    alarms = at_least(np.sort(probability[~target]), thresholds)
     n_positive, n_negative = int(target.sum()), int((~target).sum())
     # in whole numbers, so that equals are equal; argmax takes the first, the most sensitive
     youden = thresholds[np.argmax(hits * n_negative - alarms * n_positive)]
@@ -50,8 +52,3 @@ def operating_points(probability: Floats, target: Bools) -> dict[str, dict[str, 
         },
         "p_0.5": {"threshold": 0.5, "rule": "calibrated probability of at least 0.5"},
     }
-
-
-def _at_least(thresholds: Floats, values: Floats) -> NDArray[np.int64]:
-    """How many of `values` are at least each threshold."""
-    return len(values) - np.searchsorted(np.sort(values), thresholds, side="left")

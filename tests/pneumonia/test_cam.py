@@ -11,7 +11,6 @@ from pneumonia import cam
 from pneumonia.agreement import average, by_group, choose_threshold, columns, difference
 from pneumonia.assessment import Side
 from pneumonia.cam import (
-    OUTCOMES,
     choose_gallery,
     class_activation_maps,
     compute_maps,
@@ -21,6 +20,7 @@ from pneumonia.checkpoint import Checkpoint
 from pneumonia.config import CamConfig, EvaluationConfig
 from pneumonia.errors import StaleArtifactError
 from pneumonia.localisation import MEASURES, THRESHOLDS, Scores, map_on_pixels
+from pneumonia.metrics import OUTCOMES
 from pneumonia.network import MODELS, build, normalise
 from pneumonia.pool import ImagePool
 from pneumonia.uncertainty import resample_people
