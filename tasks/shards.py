@@ -27,6 +27,7 @@ from pneumonia.shards import (
     plan_batches,
     pool_index,
     scan,
+    unsettled,
 )
 from pneumonia.workspace import Scratch
 from tasks.caching import OPTIONS, Context, Outcome, Plan, Stage, ended, make, manifest_of
@@ -84,7 +85,8 @@ def plan(context: Context) -> Plan:
     """Read the raw folder and the pool; files not yet converted are left to the next run."""
     request = context.request
     index = _index(context)
-    images, quarantine = images_table(_files(context), index)
+    files = _files(context)
+    images, quarantine = images_table(files, index)
     config = request.config.shards
 
     def write(scratch: Scratch) -> Facts:
@@ -96,6 +98,7 @@ def plan(context: Context) -> Plan:
             "images": len(images),
             "quarantined": len(quarantine),
             "reasons": {str(reason): int(count) for reason, count in reasons.items()},
+            "unsettled": unsettled(files),
             "patient_differs": int(images["patient_differs"].sum()),
             "side": config.image_size,
         }
@@ -118,6 +121,8 @@ def describe(facts: Facts) -> str:
     if facts["quarantined"]:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in facts["reasons"].items())
         told += f", {facts['quarantined']:,} in quarantine ({reasons})"
+    if facts["unsettled"]:
+        told += f", {facts['unsettled']:,} still being copied and left to the next run"
     return told
 
 
