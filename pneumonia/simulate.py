@@ -35,8 +35,9 @@ logger = logging.getLogger(__name__)
 MARKER = "simulation.json"
 """Says which data set a folder is being given, and, with counts, that it holds all of it."""
 
-VERSION = 1
-"""Raised when the same arguments give another data set."""
+VERSION = 2
+"""Raised when the same arguments give another data set, so that one of an older version is told and
+not taken for this. 2: fainter opacities with a wider scatter."""
 
 NOT_NORMAL, NORMAL = "No Lung Opacity / Not Normal", "Normal"
 
