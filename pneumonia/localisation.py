@@ -86,18 +86,17 @@ def score(heat: Heat, mask: Mask, thresholds: NDArray[np.float64] = THRESHOLDS) 
 def box_mask(boxes: NDArray[np.float64], rows: int, columns: int) -> Mask:
     """M: the pixels whose centre lies in a box.
 
+    A box too thin for that is the pixels that hold its centre line, so that none is lost.
+
     Args:
-        boxes: (n, 4) x, y, width, height in pixels, origin at the top left corner.
+        boxes: (n, 4) x, y, width, height in pixels, origin at the top left corner, in the frame.
 
     >>> box_mask(np.array([[1.0, 0.0, 2.0, 1.0]]), 2, 4).astype(int).tolist()
     [[0, 1, 1, 0], [0, 0, 0, 0]]
     """
     mask = np.zeros((rows, columns), np.bool_)
     for x, y, width, height in boxes:
-        left, top, right, bottom = (
-            max(0, int(np.ceil(edge - 0.5))) for edge in (x, y, x + width, y + height)
-        )
-        mask[top:bottom, left:right] = True
+        mask[_covered(y, height, rows), _covered(x, width, columns)] = True
     return mask
 
 
@@ -188,6 +187,15 @@ def pixel_centres(pixels: int, scale: float, offset: float = 0.0) -> NDArray[np.
     [-0.25, 0.25, 0.75, 1.25]
     """
     return (np.arange(pixels, dtype=np.float64) + 0.5) * scale + (offset - 0.5)
+
+
+def _covered(start: float, length: float, pixels: int) -> slice:
+    """The pixels along an axis whose centre an interval holds; at least the one at its middle."""
+    first, end = (max(0, int(np.ceil(edge - 0.5))) for edge in (start, start + length))
+    if first >= end:
+        first = min(int(start + length / 2), pixels - 1)
+        end = first + 1
+    return slice(first, end)
 
 
 def _interpolation(at: NDArray[np.float64], cells: int) -> Heat:

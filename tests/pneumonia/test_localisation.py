@@ -74,6 +74,27 @@ def test_uniform_noise_scores_what_the_boxes_cover():
     assert np.mean([one.cnr for one in told]) == pytest.approx(0, abs=0.01)
 
 
+@given(st.floats(0, 8), st.floats(0, 6), st.floats(1e-9, 12), st.floats(1e-9, 12))
+def test_box_mask_holds_every_box_of_the_frame_however_small(x, y, width, height):
+    width, height = min(width, 8 - x), min(height, 6 - y)
+    mask = box_mask(np.array([[x, y, width, height]]), 6, 8)
+    assert mask.any()
+    rows, columns = np.nonzero(mask)
+    assert max(abs(rows + 0.5 - (y + height / 2))) <= max(height, 1) / 2 + 1e-9
+    assert max(abs(columns + 0.5 - (x + width / 2))) <= max(width, 1) / 2 + 1e-9
+
+
+def test_box_mask_a_third_of_a_pixel_is_the_pixel_that_holds_it():
+    mask = box_mask(np.array([[2.6, 1.0, 0.3, 0.3]]), 3, 4)
+    assert np.argwhere(mask).tolist() == [[1, 2]]
+    assert score(mask.astype(np.float32), mask).pointing == 1
+
+
+def test_box_mask_of_whole_and_half_pixels_is_as_before():
+    one = box_mask(np.array([[1.5, 0.0, 1.0, 1.0]]), 1, 4)  # centres at 1.5 and 2.5: the first
+    assert one.tolist() == [[False, True, False, False]]
+
+
 def test_perfect_map_of_few_cells_stays_below_one():
     mask = box_mask(np.array([[200, 300, 230, 310]]), 1024, 1024)
     for cells, ceiling in ((7, 0.75), (16, 0.9)):
