@@ -7,48 +7,16 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from people import make_images, make_tables, split_tables
 
 from pneumonia.config import SplitConfig
 from pneumonia.errors import SplitError
 from pneumonia.labels import read_labels
 from pneumonia.persons import read_persons
-from pneumonia.split import STUDY_COLUMNS, make_split, patient_id, place, read_split_file
+from pneumonia.split import STUDY_COLUMNS, patient_id, place
 
 REAL = os.environ.get("PNEUMONIA_REAL_DATA")
 needs_real_data = pytest.mark.skipif(REAL is None, reason="PNEUMONIA_REAL_DATA is not set")
-
-
-def make_tables(n_images, n_people, seed=0):
-    """Labels, boxes, images and persons: every third image positive, people drawn at random."""
-    ids = [f"image-{number:05d}" for number in range(n_images)]
-    target = np.arange(n_images) % 3 == 0
-    labels = pd.DataFrame({"image_id": ids, "target": target, "class": None})
-    boxes = pd.DataFrame({"image_id": labels.loc[target, "image_id"]}).assign(
-        x=10.0, y=20.0, width=100.0, height=200.0
-    )
-    people = np.random.default_rng(seed).integers(n_people, size=n_images)
-    persons = pd.DataFrame({"image_id": ids, "person": [f"{person:05d}" for person in people]})
-    return labels, boxes, make_images(ids), persons
-
-
-def make_images(ids, side=1024):
-    return pd.DataFrame({"image_id": ids}).assign(
-        view="PA", sex="F", age=50.0, spacing=0.143, rows=side, columns=side,
-        scale=0.25, offset_x=0.0, offset_y=0.0,
-    )  # fmt: skip
-
-
-def split_tables(tables, *, config=None, split_file=None, **options):
-    labels, boxes, images, persons = tables
-    return make_split(
-        labels,
-        boxes,
-        images,
-        persons=persons,
-        split_file=split_file,
-        config=config or SplitConfig(),
-        **options,
-    )
 
 
 def sides_of(studies):
@@ -113,31 +81,6 @@ def test_make_split_by_image_with_a_map_of_other_images_is_as_without_one(caplog
     assert split.studies.equals(without.studies)
     assert split.facts == without.facts
     assert "The person map names none of the images" in caplog.text
-
-
-def test_make_split_split_file_by_image_tells_the_leak_of_the_split_in_use():
-    labels, boxes, images, persons = make_tables(300, 300)
-    persons["person"] = persons["image_id"]
-    persons.loc[[3, 250, 299], "person"] = "torn"
-    written = pd.DataFrame(
-        {"image_id": labels["image_id"], "split": ["train"] * 200 + ["val"] * 100}
-    )
-    tables = (labels, boxes, images, persons)
-    split = split_tables(tables, split_file=written, by_image=True)
-    assert split.facts["leak_if_split_by_image"] == {"val": 0.02, "test": None}
-    unused = split_tables(tables, split_file=written[4:], by_image=True)  # 3 is in no side then
-    assert unused.facts["leak_if_split_by_image"] == {"val": 0.0, "test": None}
-
-
-def test_make_split_split_file_by_person_knows_no_split_by_image():
-    labels, boxes, images, persons = make_tables(300, 300)
-    persons["person"] = persons["image_id"]
-    written = pd.DataFrame(
-        {"image_id": labels["image_id"], "split": ["train"] * 200 + ["val"] * 100}
-    )
-    split = split_tables((labels, boxes, images, persons), split_file=written)
-    assert split.facts["grouping"] == "person"
-    assert split.facts["leak_if_split_by_image"] is None
 
 
 def test_make_split_one_image_per_person_cannot_leak():
@@ -214,63 +157,6 @@ def test_place_and_patient_id_stay_what_they_are():
     assert place("13af9d293de58d4c", 56) == 0.49357678477673717
 
 
-def test_make_split_split_file_is_obeyed_and_counts_what_it_leaves_out():
-    tables = make_tables(300, 300)
-    written = pd.DataFrame(
-        {
-            "image_id": tables[0]["image_id"],
-            "split": ["train"] * 200 + ["val"] * 60 + ["test"] * 40,
-        }
-    )
-    labels, boxes, images, _ = tables
-    persons = pd.DataFrame({"image_id": labels["image_id"], "person": labels["image_id"]})
-    split = split_tables((labels, boxes, images, persons), split_file=written[10:])
-    assert sides_of(split.studies).tolist() == written["split"][10:].tolist()
-    assert split.facts["images_not_in_split_file"] == 10
-    again = split.to_cite().rename(columns={"patientId": "image_id"})
-    assert split_tables((labels, boxes, images, persons), split_file=again).studies.equals(
-        split.studies
-    )
-
-
-def test_make_split_split_file_without_test_is_allowed():
-    tables = make_tables(300, 300)
-    labels, boxes, images, _ = tables
-    written = pd.DataFrame(
-        {"image_id": labels["image_id"], "split": ["train"] * 200 + ["val"] * 100}
-    )
-    split = split_tables((labels, boxes, images, None), split_file=written)
-    assert split.facts["sides"]["test"] == {"images": 0, "people": 0, "positives": 0}
-
-
-def test_make_split_person_on_two_sides_raises():
-    labels, boxes, images, persons = make_tables(300, 300)
-    persons["person"] = persons["image_id"]
-    persons.loc[[3, 250], "person"] = "torn"
-    written = pd.DataFrame(
-        {"image_id": labels["image_id"], "split": ["train"] * 200 + ["val"] * 100}
-    )
-    with pytest.raises(SplitError) as caught:
-        split_tables((labels, boxes, images, persons), split_file=written)
-    assert str(caught.value) == (
-        "1 people are on more than one side, expected none (first: image-00003 in train and "
-        "image-00250 in val). Correct the split file, or split with `--by-image`."
-    )
-    split_tables((labels, boxes, images, persons), split_file=written, by_image=True)
-
-
-@pytest.mark.parametrize("side", ["train", "val", "test"])
-@pytest.mark.parametrize("target", [True, False])
-def test_make_split_side_without_both_classes_raises(side, target):
-    labels, boxes, images, _ = make_tables(300, 300)
-    written = labels.assign(split=np.arange(300) % 4).replace(
-        {"split": {0: "train", 1: "val", 2: "test", 3: "train"}}
-    )
-    written = written[(written["split"] != side) | (written["target"] == target)]
-    with pytest.raises(SplitError, match=f"^{side}: expected images of both classes, got "):
-        split_tables((labels, boxes, images, None), split_file=written[["image_id", "split"]])
-
-
 def test_make_split_too_few_people_raises_with_the_cure():
     tables = make_tables(12, 4)
     with pytest.raises(SplitError, match=r"Give more data, or change `split\.val_fraction`"):
@@ -299,30 +185,6 @@ def test_make_split_map_of_another_data_set_raises():
             split_tables((labels, boxes, images, wrong))
 
 
-def test_make_split_split_file_of_another_data_set_raises():
-    tables = make_tables(300, 100)
-    wrong = pd.DataFrame({"image_id": ["z"], "split": ["train"]})
-    with pytest.raises(SplitError, match=r"names these images \(first: image-00000\).*first: z"):
-        split_tables(tables, split_file=wrong)
-
-
-def test_make_split_refusals_name_the_map_or_the_split_file():
-    labels, boxes, images, persons = make_tables(300, 300)
-    files = {"persons_path": Path("raw/persons.csv"), "split_path": Path("our/split.csv")}
-    other = persons.assign(image_id="z" + persons["image_id"])
-    with pytest.raises(SplitError, match=r"^raw/persons\.csv: expected a person map that names"):
-        split_tables((labels, boxes, images, other), **files)
-    one = pd.DataFrame({"image_id": ["image-00000"], "split": ["train"]})
-    with pytest.raises(SplitError, match=r"^our/split\.csv: train: .*\. Correct the split file\.$"):
-        split_tables((labels, boxes, images, persons), split_file=one, **files)
-    wrong = one.assign(image_id="z")
-    with pytest.raises(SplitError, match=r"^our/split\.csv: expected a split file that names"):
-        split_tables((labels, boxes, images, persons), split_file=wrong, **files)
-    torn = labels[["image_id"]].assign(split=np.where(np.arange(300) < 200, "train", "val"))
-    with pytest.raises(SplitError, match=r"^our/split\.csv: \d+ people are on more than one side"):
-        split_tables((labels, boxes, images, persons), split_file=torn, **files)
-
-
 @pytest.mark.parametrize(("column", "value"), [("width", 1014.5), ("height", 1005.0)])
 def test_make_split_box_outside_its_frame_raises(column, value):
     labels, boxes, images, persons = make_tables(300, 100)
@@ -345,35 +207,6 @@ def test_make_split_box_of_an_image_without_file_is_not_checked():
     boxes.loc[boxes["image_id"] == "image-00006", "width"] = 5000.0
     images = images[images["image_id"] != "image-00006"]
     assert split_tables((labels, boxes, images, persons)).facts["boxes_checked"] == 99
-
-
-def test_read_split_file_is_sorted_and_repeats_count_once(tmp_path):
-    path = tmp_path / "split.csv"
-    path.write_text("patientId,split,note\nb,val,1\na,train,2\nb,val,3\n")
-    assert read_split_file(path).to_dict("list") == {
-        "image_id": ["a", "b"],
-        "split": ["train", "val"],
-    }
-
-
-@pytest.mark.parametrize(
-    ("rows", "sentence"),
-    [
-        ("a,train\nb,dev\n", "row 3: expected a split of train, val, test, got patientId 'b', "
-                             "split 'dev'. Correct the value."),
-        ("a,train\na,val\n", "row 3: expected one side per image, got patientId 'a', split 'val'"),
-        ("a,train\na ,val\n", "row 3: expected patientId with no space around, got patientId 'a '. "
-                              "Correct the value."),
-        ("a,train\n,val\n", "row 3: expected patientId with no space around, got patientId ''"),
-        ("", "expected rows below the header, got none"),
-    ],
-)  # fmt: skip
-def test_read_split_file_refuses_with_row_value_and_cure(tmp_path, rows, sentence):
-    path = tmp_path / "split.csv"
-    path.write_text("patientId,split\n" + rows)
-    with pytest.raises(SplitError) as caught:
-        read_split_file(path)
-    assert sentence in str(caught.value)
 
 
 @pytest.fixture(scope="module")
