@@ -180,11 +180,17 @@ def figure(
         return {"value": None, "low": None, "high": None, "reason": reason or "undefined"}
     if samples is None:
         return {"value": value, "low": None, "high": None, "reason": None}
-    interval = percentile_interval(samples) if people >= MIN_PEOPLE else None
-    if interval is None or interval[0] == interval[1]:
-        why = _why_no_interval(samples, people)
-        return {"value": value, "low": None, "high": None, "reason": why}
-    return {"value": value, "low": interval[0], "high": interval[1], "reason": None}
+    if people < MIN_PEOPLE:
+        why = f"{people} people, at least {MIN_PEOPLE} needed"
+    elif not len(samples):
+        why = "no resamples were asked for (evaluation.n_resamples is 0)"
+    elif (interval := percentile_interval(samples)) is None:
+        why = f"undefined in {int(np.isnan(samples).sum())} of {len(samples)} resamples"
+    elif interval[0] == interval[1]:  # 7 of 7 found is not a sensitivity of exactly 1
+        why = "the same at both its ends, which tells nothing of people not seen"
+    else:
+        return {"value": value, "low": interval[0], "high": interval[1], "reason": None}
+    return {"value": value, "low": None, "high": None, "reason": f"no interval: {why}"}
 
 
 def _figures(target: Bools, answers: Answers, called: Mapping[str, Bools]) -> Figures:
@@ -235,16 +241,6 @@ def _why_undefined(name: str, answers: Answers) -> str:
     if "/" in rate:
         return "a class is missing, or no image is called so"
     return UNDEFINED[(rate or name).removesuffix("_uncalibrated")]
-
-
-def _why_no_interval(samples: Array, people: int) -> str:
-    if people < MIN_PEOPLE:
-        return f"no interval: {people} people, at least {MIN_PEOPLE} needed"
-    if not len(samples):
-        return "no interval: no resamples were asked for (evaluation.n_resamples is 0)"
-    if not np.isnan(samples).any():  # 7 of 7 found is not a sensitivity of exactly 1
-        return "no interval: the same in every resample, which tells nothing of people not seen"
-    return f"no interval: undefined in {int(np.isnan(samples).sum())} of {len(samples)} resamples"
 
 
 def _undefined(weight: Array) -> Array:

@@ -286,7 +286,7 @@ def test_difference_is_paired_over_images_where_both_are_defined(measured):
     assert told["energy_in_boxes"]["value"] == pytest.approx(expected)
     same = difference(own, own, side)
     assert same["iou"]["value"] == 0
-    assert same["iou"]["reason"].startswith("no interval: the same in every resample")
+    assert same["iou"]["reason"].startswith("no interval: the same at both its ends")
 
 
 def test_subgroups_too_small_are_null_with_the_reason(measured):

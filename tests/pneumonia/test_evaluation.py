@@ -9,6 +9,7 @@ import pytest
 from sklearn import metrics as reference
 from sklearn.linear_model import LogisticRegression
 
+from pneumonia.assessment import figure
 from pneumonia.config import EvaluationConfig
 from pneumonia.errors import StaleArtifactError
 from pneumonia.evaluation import evaluate
@@ -182,7 +183,7 @@ def test_controls_stand_beside_the_models(evaluation):
     assert never["auroc"]["value"] == 0.5
     assert never["recall"]["value"] == 0
     assert never["recall"]["low"] is None
-    assert never["recall"]["reason"].startswith("no interval: the same in every resample")
+    assert never["recall"]["reason"].startswith("no interval: the same at both its ends")
     assert never["precision"] == {
         "value": None,
         "low": None,
@@ -288,3 +289,20 @@ def test_missing_prediction_is_refused(studies, predictions, operating_points):
     short = {model: table.iloc[5:] for model, table in predictions.items()}
     with pytest.raises(StaleArtifactError, match="got none for"):
         evaluate(studies, short, operating_points, FACTS, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("rare", "reason"),
+    [
+        (0.9, "the same at both its ends"),  # 30 of 2,000 resamples differ
+        (np.nan, "undefined in 30 of 2000 resamples"),
+    ],
+)
+def test_no_interval_says_which_of_the_reasons_it_is(rare, reason):
+    told = figure(1.0, np.r_[np.full(30, rare), np.ones(1970)])
+    assert told["reason"].startswith(f"no interval: {reason}")
+
+
+def test_no_interval_one_undefined_resample_is_not_the_reason():
+    told = figure(1.0, np.r_[np.nan, np.ones(1999)])
+    assert told["reason"].startswith("no interval: the same at both its ends")
