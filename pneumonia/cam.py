@@ -189,7 +189,8 @@ def _check_logits(model: str, rows: pd.DataFrame, logit: NDArray[np.float64]) ->
         first = rows["image_id"].to_numpy()[wrong][0]
         raise StaleArtifactError(
             f"predictions of {model}: expected the logits of this checkpoint, got others for "
-            f"{wrong.sum()} images (first: {first}). Run the predictions stage again."
+            f"{wrong.sum()} images (first: {first}). Make them anew: "
+            "`pneumonia run` with --refresh predictions."
         )
 
 

@@ -115,7 +115,7 @@ def _answers(
         raise StaleArtifactError(
             f"predictions of {model}: expected a logit for each of {len(rows)} "
             f"{rows['split'].iloc[0]} images, got none for {len(missing)} (first: {missing[0]}). "
-            "Run the predictions stage again."
+            "Make them anew: `pneumonia run` with --refresh predictions."
         )
     raw = told["logit"].to_numpy(np.float64)
     log_odds = calibration["a"] * raw + calibration["b"]
