@@ -216,7 +216,7 @@ def test_make_cam_no_images_asked_for_draws_none(pool, tables, tmp_path):
 
 def test_make_cam_predictions_of_another_checkpoint_are_refused(pool, tables, tmp_path):
     other = tables[2].assign(logit=tables[2]["logit"] + 1)
-    with pytest.raises(StaleArtifactError, match="got others for .* --refresh predictions"):
+    with pytest.raises(StaleArtifactError, match=r"got others for .* --refresh predictions"):
         run(pool, tables, tmp_path, predictions=other)
 
 

@@ -287,7 +287,7 @@ def test_missing_columns_of_metadata_give_no_subgroup(studies, predictions, oper
 
 def test_missing_prediction_is_refused(studies, predictions, operating_points):
     short = {model: table.iloc[5:] for model, table in predictions.items()}
-    with pytest.raises(StaleArtifactError, match="got none for .* --refresh predictions"):
+    with pytest.raises(StaleArtifactError, match=r"got none for .* --refresh predictions"):
         evaluate(studies, short, operating_points, FACTS, CONFIG)
 
 
