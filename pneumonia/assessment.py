@@ -181,7 +181,7 @@ def figure(
     if samples is None:
         return {"value": value, "low": None, "high": None, "reason": None}
     if people < MIN_PEOPLE:
-        why = f"{people} people, at least {MIN_PEOPLE} needed"
+        why = f"{people} to resample, at least {MIN_PEOPLE} needed"
     elif not len(samples):
         why = "no resamples were asked for (evaluation.n_resamples is 0)"
     elif (interval := percentile_interval(samples)) is None:

@@ -75,6 +75,7 @@ def write_report(
     environment.filters |= {
         "value": tables.value,
         "percent": tables.percent,
+        "count": tables.count,
         "parts": tables.parts,
     }
     scored = {model: cam for model, (cam, _) in cams.items()}
@@ -86,6 +87,8 @@ def write_report(
         run=run,
         evaluation=evaluation,
         data=evaluation["data"],
+        unit=tables.unit(evaluation),
+        has_intervals=tables.has_intervals(evaluation),
         headline=summary.headline(evaluation),
         trust=summary.reasons_to_trust(evaluation),
         caution=summary.reasons_for_caution(evaluation),

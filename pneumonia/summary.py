@@ -5,7 +5,16 @@ In: `evaluation.json`. Out: text, plain or Markdown.
 
 from collections.abc import Sequence
 
-from pneumonia.tables import Evaluation, Table, answer_table, percent, tell
+from pneumonia.tables import (
+    Evaluation,
+    Table,
+    answer_table,
+    count,
+    has_intervals,
+    percent,
+    tell,
+    unit,
+)
 
 
 def headline(evaluation: Evaluation) -> str:
@@ -23,11 +32,11 @@ def headline(evaluation: Evaluation) -> str:
         if control["value"] is not None
         else ""
     )
-    whom = "people the models had not seen"
-    if evaluation["data"].get("grouping") == "image":
-        whom = "people of whom the models may have seen other images"
+    whom = "the models had not seen"
+    if unit(evaluation) == "images":
+        whom = "of people of whom the models may have seen other images"
     return (
-        f"On {side['images']:,} images of {side['people']:,} {whom}, the AUROC of lung opacity "
+        f"On {count(side, unit(evaluation))} {whom}, the AUROC of lung opacity "
         f"against everything else is {_listed(told)}.{beside}"
     )
 
@@ -43,10 +52,12 @@ def reasons_to_trust(evaluation: Evaluation) -> list[str]:
             else ""
         )
         told.append(f"No person stands on two sides.{would}")
-    told.append(
-        "Calibration and thresholds were chosen on val and frozen; the figures here are of test."
-    )
-    told.append("Intervals are 95 %, from resampling people, not images.")
+    frozen = "Calibration and thresholds were chosen on val and frozen"
+    tested = data["sides"]["test"]["images"] > 0
+    told.append(f"{frozen}; the figures here are of test." if tested else f"{frozen}.")
+    if has_intervals(evaluation):
+        whom = "people, not images" if unit(evaluation) == "people" else "images"
+        told.append(f"Intervals are 95 %, from resampling {whom}.")
     for entry in evaluation["comparisons"]:
         low = entry["difference"]["low"]
         if entry["b"] == "metadata_only" and low is not None and low > 0:
@@ -61,9 +72,13 @@ def reasons_to_trust(evaluation: Evaluation) -> list[str]:
 def reasons_for_caution(evaluation: Evaluation) -> list[str]:
     """What the figures do not say."""
     data, told = evaluation["data"], []
-    if data.get("grouping") == "image":
+    whom = unit(evaluation)
+    if whom == "images":
+        leak = (data.get("leak_if_split_by_image") or {}).get("test")
+        seen = "" if leak is None else f" {percent(leak, 0)} of the test images show one of train."
         told.append(
-            "The split is by image: a person may stand on two sides, and every figure may flatter."
+            "The split is by image: a person may stand on two sides, every figure may flatter, "
+            f"and intervals over images are too narrow where people have several.{seen}"
         )
     for entry in evaluation["comparisons"]:
         low = entry["difference"]["low"]
@@ -80,9 +95,10 @@ def reasons_for_caution(evaluation: Evaluation) -> list[str]:
         f"Positives are {percent(data['prevalence'])} of these images. Where they are rarer, a "
         "positive call is wrong more often: see PPV at other prevalences."
     )
-    people = data["sides"]["test"]["people"]
-    if people < 200:
-        told.append(f"The test side is small ({people:,} people): read the intervals.")
+    people = data["sides"]["test"][whom]
+    if 0 < people < 200:
+        intervals = "read the intervals" if has_intervals(evaluation) else "there is no interval"
+        told.append(f"The test side is small ({people:,} {whom}): {intervals}.")
     told.append(
         "The figures are of these checkpoints on this sample, not of the architectures, and no "
         "other hospital has been tried. Figures on val are optimistic."

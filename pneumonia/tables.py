@@ -222,19 +222,43 @@ def cam_table(cams: Mapping[str, Mapping[str, Any]]) -> Table:
     return rows
 
 
+def unit(evaluation: Evaluation) -> str:
+    """What was dealt to the sides and is resampled: people, or images where it is by image."""
+    return "images" if evaluation["data"].get("grouping") == "image" else "people"
+
+
+def has_intervals(evaluation: Evaluation) -> bool:
+    """Whether the AUROC of any model on test has an interval."""
+    blocks = (sides["test"] for sides in evaluation["models"].values())
+    return any(block["auroc"]["low"] is not None for block in blocks)
+
+
+def count(counted: Mapping[str, Any], whom: str) -> str:
+    """How many images, and of how many people where those are known.
+
+    >>> count({"images": 1200, "people": 900}, "people")
+    '1,200 images of 900 people'
+    >>> count({"images": 1200, "people": 1200}, "images")
+    '1,200 images'
+    """
+    images = f"{counted['images']:,} images"
+    return images if whom == "images" else f"{images} of {counted['people']:,} people"
+
+
 def data_table(evaluation: Evaluation) -> Table:
-    """Images, people and positives of each side."""
+    """Images, people and positives of each side; no people where the split is by image."""
+    by_person = unit(evaluation) == "people"
     return [
         {
             "side": side,
-            "images": f"{count['images']:,}",
-            "people": f"{count['people']:,}",
-            "positive": f"{count['positives']:,}",
-            "prevalence": percent(count["positives"] / count["images"])
-            if count["images"]
+            "images": f"{counted['images']:,}",
+            **({"people": f"{counted['people']:,}"} if by_person else {}),
+            "positive": f"{counted['positives']:,}",
+            "prevalence": percent(counted["positives"] / counted["images"])
+            if counted["images"]
             else "\N{EN DASH}",
         }
-        for side, count in evaluation["data"]["sides"].items()
+        for side, counted in evaluation["data"]["sides"].items()
     ]
 
 

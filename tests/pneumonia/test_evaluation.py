@@ -273,7 +273,7 @@ def test_few_people_give_no_interval(studies, predictions, operating_points):
     accuracy = told["models"]["resnet18"]["test"]["accuracy"]
     assert accuracy["value"] is not None
     assert accuracy["low"] is None
-    assert accuracy["reason"] == "no interval: 9 people, at least 10 needed"
+    assert accuracy["reason"] == "no interval: 9 to resample, at least 10 needed"
     assert all(c["p"] is None for c in told["comparisons"])
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pneumonia import tables
 from pneumonia.config import EvaluationConfig
 from pneumonia.evaluation import evaluate
 from pneumonia.figures import cam_panel
@@ -188,6 +189,46 @@ def test_headline_split_by_image_does_not_claim_new_people(evaluation):
     assert "No person stands on two sides" in reasons_to_trust(evaluation)[0]
     assert not [line for line in reasons_to_trust(by_image) if line.startswith("No person")]
     assert reasons_for_caution(by_image)[0].startswith("The split is by image")
+
+
+def test_report_split_by_image_speaks_of_images(studies, predictions, operating_points, tmp_path):
+    alone = studies.assign(patient_id=studies["image_id"])
+    facts = FACTS | {"grouping": "image"}
+    told = evaluate(alone, predictions, operating_points, facts, EvaluationConfig(n_resamples=60))
+    _, page = render(tmp_path, told, alone, predictions)
+    text = " ".join(Page(page[page.index("<body>") :]).text.split())
+    assert "from resampling images." in text
+    assert "intervals over images" in text
+    assert "bootstrap over images" in text
+    assert "69 % of the test images show a person of train" in text
+    assert not re.search(r"resampling people|over people|[0-9] people", text)
+    assert "people" not in tables.data_table(told)[0]
+
+
+def test_report_split_by_person_speaks_of_people(page, evaluation):
+    text = " ".join(Page(page[page.index("<body>") :]).text.split())
+    assert f"images of {evaluation['data']['people']:,} people" in text
+    assert "95 % intervals over people" in text
+    assert "would show a person of train" in text
+    assert "people" in tables.data_table(evaluation)[0]
+
+
+@pytest.mark.parametrize("people", [0, 9, None])
+def test_no_sentence_on_intervals_or_test_where_there_are_none(
+    studies, predictions, operating_points, tmp_path, people
+):
+    """No test side; nine people in it; no resamples asked for."""
+    tested = studies[studies["split"] == "test"]
+    kept = tested[tested["patient_id"].isin(tested["patient_id"].unique()[:people])]
+    kept = pd.concat([kept, studies[studies["split"] != "test"]])
+    config = EvaluationConfig(n_resamples=0 if people is None else 60)
+    told = evaluate(kept, predictions, operating_points, FACTS, config)
+    sentences = [*reasons_to_trust(told), *reasons_for_caution(told)]
+    assert not [line for line in sentences if "Intervals are" in line or "read the" in line]
+    assert any("figures here are of test" in line for line in sentences) == (people != 0)
+    assert any(line.startswith("The test side is small") for line in sentences) == (people != 0)
+    _, page = render(tmp_path, told, kept, predictions)
+    assert "95 % intervals over" not in page
 
 
 def test_image_that_adds_nothing_is_a_caution(evaluation):
