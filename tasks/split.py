@@ -29,7 +29,7 @@ def plan(context: Context) -> Plan:
     def write(scratch: Scratch) -> Facts:
         split = make_split(
             labels, boxes, images, persons=persons, split_file=sides, config=config,
-            by_image=request.by_image,
+            by_image=request.by_image, persons_path=grouping, split_path=request.split_file,
         )  # fmt: skip
         write_table(split.studies, scratch.output / "studies.parquet")
         split.to_cite().to_csv(scratch.output / "split.csv", index=False, lineterminator="\n")

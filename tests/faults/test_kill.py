@@ -23,14 +23,28 @@ SETTINGS = [
 ]  # fmt: skip
 
 
-def start(raw, workspace, **environment):
+LONG = ["--set", "training.epochs=500", "--set", "training.patience=500"]
+"""A training that is still at work when a signal comes."""
+
+
+def start(raw, workspace, *more, **environment):
     """`pneumonia run` as a process that leads a group of its own."""
-    asked = ["run", "--raw", raw, "--workspace", workspace, *SETTINGS]
+    asked = ["run", "--raw", raw, "--workspace", workspace, *SETTINGS, *more]
     return subprocess.Popen(
         [sys.executable, "-m", "flows.cli", *asked],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         env=os.environ | {MARK: str(workspace)} | environment,
     )  # fmt: skip
+
+
+def read_until(process, words):
+    """The lines that a run prints, up to the first that holds `words`."""
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if words in line:
+            return seen
+    raise AssertionError(f"{words!r} never came: {seen}")
 
 
 def finish(process):
@@ -83,14 +97,14 @@ POINTS = [
     r"open \S+/\.state/pool/\w+/output/rows",
     r"os\.rename \S+/\.state/pool/",
     r"os\.rename \S+/\.state/shards/",
-    r"os\.symlink \S+ \S+/runs/main/\.shards",
+    r"os\.symlink \S+ \S+/\.state/links/main-shards",
     r"os\.rename \S+/\.state/split/",
     r"os\.rename \S+/\.state/training/\w+/output ",  # the parent; its child renames resume points
     r"open \S+/\.state/predictions/\w+/output/operating_points",
     r"os\.rename \S+/\.state/evaluation/",
     r"open \S+/\.state/cam/\w+/output/cam\.json",
     r"os\.rename \S+/\.state/report/",
-    r"os\.rename \S+/runs/main/\.report",
+    r"os\.rename \S+/\.state/links/main-report",
 ]
 
 
@@ -114,17 +128,15 @@ def test_killed_at_every_stage_a_run_goes_on_and_ends_the_same(finished, tmp_pat
     assert results(workspace) == results(finished.workspace)
 
 
-def test_killed_while_training_the_child_ends_and_the_next_run_goes_on(finished, tmp_path):
+def test_killed_while_training_no_process_is_left_and_the_next_run_ends_the_same(
+    finished, tmp_path
+):
     workspace = tmp_path / "workspace"
     shutil.copytree(finished.workspace, workspace, symlinks=True)
     for stage in ("training", "predictions", "evaluation", "cam", "report"):
         shutil.rmtree(workspace / stage)
-    killed = start(finished.raw, workspace)
-    seen = []
-    for line in killed.stdout:
-        seen.append(line)
-        if "Training custom_cnn" in line:
-            break
+    killed = start(finished.raw, workspace, *LONG)
+    seen = read_until(killed, "epoch 1 of")
     assert any("pneumonia.training" in line for line in processes_of(workspace)), seen
     assert any("flows.embedded" in line for line in processes_of(workspace)), seen
     killed.kill()
@@ -155,12 +167,8 @@ def test_an_interrupted_run_ends_its_child_and_says_how_to_go_on(finished, tmp_p
     workspace = tmp_path / "workspace"
     shutil.copytree(finished.workspace, workspace, symlinks=True)
     shutil.rmtree(workspace / "training")
-    process = start(finished.raw, workspace)
-    seen = []
-    for line in process.stdout:
-        seen.append(line)
-        if "Training custom_cnn" in line:
-            break
+    process = start(finished.raw, workspace, *LONG)
+    seen = read_until(process, "epoch 1 of")
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=60)
     assert process.returncode == 130, [*seen, rest]
