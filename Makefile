@@ -23,7 +23,7 @@ demo: venv
 	  --set training.weights=none --set training.epochs=6
 
 test: check
-	$(BIN)/pytest -m "not e2e"
+	$(BIN)/pytest -m "not e2e" --numprocesses 2 --dist loadfile
 
 # Servers, workers and the whole demo: a few minutes more than `make test`.
 test-e2e: venv

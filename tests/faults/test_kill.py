@@ -28,12 +28,13 @@ LONG = ["--set", "training.epochs=500", "--set", "training.patience=500"]
 
 
 def start(raw, workspace, *more, **environment):
-    """`pneumonia run` as a process that leads a group of its own."""
+    """`pneumonia run` as a process that leads a group of its own, with its own Prefect API."""
     asked = ["run", "--raw", raw, "--workspace", workspace, *SETTINGS, *more]
+    inherited = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
     return subprocess.Popen(
         [sys.executable, "-m", "flows.cli", *asked],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        env=os.environ | {MARK: str(workspace)} | environment,
+        env=inherited | {MARK: str(workspace)} | environment,
     )  # fmt: skip
 
 
