@@ -1,5 +1,7 @@
-import multiprocessing
 import shutil
+import subprocess
+import sys
+import threading
 
 import pytest
 
@@ -84,10 +86,21 @@ def test_build_replaces_a_damaged_artifact(tmp_path):
     assert workspace.find(REFERENCE, hashed=True) is not None
 
 
-def test_discard_makes_an_artifact_look_missing(tmp_path):
+def test_discard_takes_a_damaged_artifact_away_and_leaves_a_whole_one(tmp_path):
+    workspace = Workspace(tmp_path)
+    built = build(workspace)
+    workspace.discard(REFERENCE)
+    assert workspace.find(REFERENCE) is not None
+    (built.path / "folder" / "table").write_bytes(b"Content")  # as long, but altered
+    workspace.discard(REFERENCE)
+    assert workspace.find(REFERENCE) is None
+    assert not built.path.exists()
+
+
+def test_discard_takes_a_whole_artifact_when_asked(tmp_path):
     workspace = Workspace(tmp_path)
     build(workspace)
-    workspace.discard(REFERENCE)
+    workspace.discard(REFERENCE, damaged_only=False)
     assert workspace.find(REFERENCE) is None
 
 
@@ -127,24 +140,39 @@ def test_a_file_in_the_place_of_the_workspace_is_told(tmp_path):
         build(Workspace(tmp_path / "file"))
 
 
-def _hold(root, held, release):
-    with Workspace(root).lock(REFERENCE):
-        held.set()
-        release.wait(30)
+HOLD = """
+import sys
+from pathlib import Path
+from pneumonia.artifacts import Reference
+from pneumonia.workspace import Workspace
+with Workspace(Path(sys.argv[1])).lock(Reference("labels", "k1")):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
-def test_lock_is_waited_for_and_dies_with_its_process(tmp_path, caplog):
+def test_lock_dies_with_its_process(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        holder.kill()  # kill -9: nothing of the holder's runs any more
+        with Workspace(tmp_path).lock(REFERENCE):
+            pass
+    assert holder.returncode == -9
+
+
+def test_lock_that_another_holds_is_waited_for_and_that_is_told(tmp_path, caplog):
     caplog.set_level("INFO", "pneumonia.workspace")
-    context = multiprocessing.get_context("spawn")
-    held, release = context.Event(), context.Event()
-    holder = context.Process(target=_hold, args=(tmp_path, held, release))
-    holder.start()
-    assert held.wait(30)
-    holder.kill()  # kill -9: nothing of the holder's runs any more
-    with Workspace(tmp_path).lock(REFERENCE):
-        pass
-    holder.join(30)
-    assert holder.exitcode == -9
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        waiting = threading.Thread(target=lambda: holder.communicate(b""))
+        threading.Timer(0.2, waiting.start).start()  # whenever it ends, the lock is had after it
+        with Workspace(tmp_path).lock(REFERENCE):
+            assert "Waiting for another process that is making labels/k1" in caplog.text
+        waiting.join()
 
 
 def test_references_lists_all_stages_but_not_the_links(tmp_path):
