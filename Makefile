@@ -4,7 +4,7 @@ OUT ?= data/demo
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: venv demo test check test-e2e format clean
+.PHONY: venv demo test check test-e2e bench format clean
 
 venv: $(INSTALLED)
 
@@ -28,6 +28,13 @@ test: check
 # Servers, workers and the whole demo: a few minutes more than `make test`.
 test-e2e: venv
 	$(BIN)/pytest -m e2e
+
+# Every benchmark beside its peers; wants an idle machine, 10 GB of disk and half an hour.
+bench: venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dask,dev,bench]'
+	$(BIN)/pneumonia bench conversion
+	$(BIN)/pneumonia bench conversion --side 224
+	$(BIN)/pneumonia bench shards
 
 check: venv
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ unchanged workspace is done before torch would have been imported.
 """
 
 import argparse
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -15,6 +16,8 @@ from typing import Any
 from flows import console, embedded
 from pneumonia.config import MODELS, parse_settings
 from pneumonia.errors import ConfigError, PneumoniaError
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,6 +101,18 @@ def verify(options: argparse.Namespace) -> int:
     return 1 if damage else 0
 
 
+def bench(options: argparse.Namespace) -> int:
+    """Run one of the checkout's benchmarks."""
+    scripts = {path.stem: path for path in sorted(BENCHMARKS.glob("*.py"))}
+    if options.name not in scripts:
+        raise ConfigError(
+            f"bench: expected one of {', '.join(scripts) or 'the scripts of a checkout'}, got "
+            f"{options.name!r}. They stand in {BENCHMARKS}."
+        )
+    script = [sys.executable, str(scripts[options.name]), *options.arguments]
+    return subprocess.run(script, check=False).returncode  # noqa: S603 (a script of this project)
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     whole = argparse.ArgumentParser(
@@ -137,6 +152,12 @@ def parser() -> argparse.ArgumentParser:
     _add_request(command(status, "say what is fresh, what is stale, and why"))
     checked = command(verify, "hash every file of every artifact; writes nothing")
     checked.add_argument("--workspace", type=Path, required=True, metavar="DIR")
+
+    measured = command(bench, "measure a claim about speed; the table goes to stdout")
+    measured.add_argument("name", metavar="NAME", help="a script of benchmarks/")
+    measured.add_argument(
+        "arguments", nargs=argparse.REMAINDER, metavar="...", help="its own; --help lists them"
+    )
     return whole
 
 

@@ -44,7 +44,7 @@ class FrameSize:
     process: int = 0
 
 
-def jpeg_size(frame: bytes) -> FrameSize:
+def jpeg_size(frame: bytes | memoryview) -> FrameSize:
     """Read the frame header of a JPEG or JPEG-LS stream (ITU-T T.81 B.2.2).
 
     Raises:
@@ -215,7 +215,7 @@ def decode_jpeg(
     return image
 
 
-def check_8_bits(frame: bytes, rows: int, columns: int, bits_stored: int) -> None:
+def check_8_bits(frame: bytes | memoryview, rows: int, columns: int, bits_stored: int) -> None:
     """Refuse a frame that is not the grey 8-bit JPEG its DICOM header declares.
 
     Raises:
@@ -233,13 +233,13 @@ def check_8_bits(frame: bytes, rows: int, columns: int, bits_stored: int) -> Non
         check_scans(frame)
 
 
-def check_scans(frame: bytes) -> None:
+def check_scans(frame: bytes | memoryview) -> None:
     """Refuse a progressive stream that repeats its scans without end: each costs a whole pass.
 
     Raises:
         DicomError: it has more scans than any encoder writes.
     """
-    scans = frame.count(b"\xff\xda")
+    scans = bytes(frame).count(b"\xff\xda")
     if scans > _MAX_SCANS:
         raise DicomError(
             "corrupt_stream", f"The JPEG stream has {scans} scans; at most {_MAX_SCANS} are read."

@@ -98,7 +98,7 @@ def read(
     header = read_header(elements, JPEG_BASELINE)
     rule = _rule(elements, _window(elements, window), None)
     start, stop = elements.pixel_data or (0, 0)
-    return _decode_8_bits(data[start:stop], header, rule, side)
+    return _decode_8_bits(memoryview(data)[start:stop], header, rule, side)
 
 
 def _is_plain(elements: Elements) -> bool:
@@ -137,7 +137,9 @@ def _has_8_bits(dataset: DataSet) -> bool:
     return dataset.transfer_syntax == JPEG_BASELINE
 
 
-def _decode_8_bits(frame: bytes, header: Header, rule: GreyRule, side: int | None) -> Radiograph:
+def _decode_8_bits(
+    frame: bytes | memoryview, header: Header, rule: GreyRule, side: int | None
+) -> Radiograph:
     check_8_bits(frame, header.rows, header.columns, header.bits_stored)
     scale = scale_for(header.rows, header.columns, side) if side and rule.plain else 1
     pixels = decode_jpeg(frame, header.rows, header.columns, scale)

@@ -285,11 +285,16 @@ def _convert_one(
 
 def _rows_table(files: Sequence[BatchFile], rows: list[Row]) -> pd.DataFrame:
     """`rows.parquet`: the same columns and types whatever was found."""
-    table = pd.DataFrame(rows, columns=[*COLUMNS, "reason", "detail"])
-    table.insert(0, "image_id", [file.image_id for file in files])
-    table.insert(1, "file_digest", [file.digest for file in files])
-    table.insert(2, "row", np.arange(len(files)))
-    return table.astype(_DTYPES)
+    columns: dict[str, list[Any]] = {
+        "image_id": [file.image_id for file in files],
+        "file_digest": [file.digest for file in files],
+        "row": list(range(len(files))),
+    }
+    for name in (*COLUMNS, "reason", "detail"):
+        columns[name] = [row.get(name) for row in rows]
+    return pd.DataFrame(
+        {name: pd.array(values, dtype=_DTYPES[name]) for name, values in columns.items()}
+    )
 
 
 def _empty_index() -> pd.DataFrame:

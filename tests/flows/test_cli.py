@@ -148,6 +148,16 @@ def test_simulate_says_what_it_made(tmp_path, command):
     assert len(list((tmp_path / "out" / "stage_2_train_images").glob("*.dcm"))) == 5
 
 
+def test_bench_prints_a_table_of_every_way(command):
+    done = command("bench", "conversion", "--images", "4", "--rounds", "1", "--side", "128")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("4 films to 128 px, ")
+    rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")][1:]
+    ways = {cells[0].strip("| "): float(cells[3].strip("| ")) for cells in rows}
+    assert ways["this, 1 thread"] == 1.0
+    assert {"bare decode at 1/8", "naive: pydicom, Pillow, OpenCV"} < set(ways)
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "told"),
     [
@@ -164,6 +174,7 @@ def test_simulate_says_what_it_made(tmp_path, command):
             "--out: expected",
         ),
         (["simulate", "out", "--images", "0"], 2, "at least 1"),
+        (["bench", "speed"], 2, "bench: expected one of conversion, shards, got 'speed'"),
         (["nothing"], 2, "invalid choice"),
     ],
 )

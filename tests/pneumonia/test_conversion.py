@@ -7,12 +7,12 @@ import tarfile
 import zlib
 from pathlib import Path
 
-import data_store
 import films
 import measured
 import numpy as np
 import pydicom
 import pytest
+from dicom_files import FILES
 from PIL import Image
 
 from pneumonia.conversion import COLUMNS, Recipe, convert, refused
@@ -259,9 +259,7 @@ def seeds():
     names = ["MR_small.dcm", "MR_small_RLE.dcm", "MR_small_bigendian.dcm", "MR_small_implicit.dcm",
              "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm", "image_dfl.dcm",
              "JPGExtended.dcm", "JPEG-LL.dcm", "J2K_pixelrep_mismatch.dcm"]  # fmt: skip
-    folders = [Path(package.__file__).parent for package in (pydicom, data_store)]
-    paths = {path.name: path for folder in folders for path in folder.rglob("*.dcm")}
-    found = [paths[name].read_bytes() for name in names]
+    found = [FILES[name].read_bytes() for name in names]
     return [*found, *[films.jpeg_film(films.phantom(64, 64, seed)) for seed in range(5)]]
 
 

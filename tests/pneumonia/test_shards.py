@@ -6,10 +6,12 @@ import films
 import numpy as np
 import pandas as pd
 import pytest
+from dicom_files import FILES, READABLE
 
 from pneumonia.artifacts import Manifest, digest, list_files, read_table, write_manifest
 from pneumonia.config import ShardsConfig
 from pneumonia.conversion import COLUMNS
+from pneumonia.dicom import REASONS
 from pneumonia.errors import ShardError
 from pneumonia.pool import ImagePool
 from pneumonia.shards import (
@@ -196,6 +198,20 @@ def test_convert_batch_refused_file_leaves_its_row_black(house, tmp_path):
     assert not stored[1].any()
     assert rows["reason"].tolist()[1] == "not_dicom"
     assert rows["row"].tolist() == [0, 1, 2, 3]
+
+
+def test_run_takes_every_test_file_of_pydicom_in_one_go(tmp_path):
+    house = House(tmp_path, ShardsConfig(image_size=32, accept=("*",), max_quarantined=1.0))
+    for name, path in FILES.items():
+        shutil.copy(path, house.images / name)
+    images, quarantine = house.run()
+    assert len(FILES) >= 100
+    assert set(images["file"]) == set(READABLE)
+    assert set(quarantine["file"]) == set(FILES) - set(READABLE)
+    assert set(quarantine["reason"]) <= set(REASONS)
+    assert all(quarantine["detail"].str.endswith("."))
+    stored = ImagePool(house.pool, images).gather(np.arange(len(images)))
+    assert (stored.reshape(len(images), -1).max(axis=1) > 0).all()  # none is black
 
 
 def test_convert_batch_all_refused_still_writes_a_shard(house):
