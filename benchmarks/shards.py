@@ -1,6 +1,6 @@
 """What the whole `shards` stage costs: from scratch, in memory, and after an update of the data.
 
-    pneumonia bench shards [--images 8000] [--many 20000] [--folder DIR]
+    pneumonia bench shards [--images 8000] [--many 20000] [--films DIR]
 
 Every run is `pneumonia run --until shards` in a process of its own on simulated films, which are
 in the page cache. Its cost is its wall time beyond that of the same run again, which finds
@@ -41,16 +41,18 @@ class Ran:
 
 def main() -> None:
     arguments = _arguments()
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as scratch:
-        folder = Path(scratch)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, films = Path(scratch), arguments.films or Path(scratch)
+        simulate(films / f"{arguments.images}", arguments.images, 0)
+        simulate(films / f"{arguments.many}", arguments.many, 1)
+        simulate(films / "more", ADDED + CHANGED, 2)
         print(f"{os.cpu_count()} cores; films are simulated, 1024 x 1024 to {SIDE} px")
-        _whole_stage(folder, arguments.images)
-        _memory_and_update(folder, arguments.many)
+        _whole_stage(films / f"{arguments.images}", folder)
+        _memory_and_update(films / f"{arguments.many}", films / "more", folder)
 
 
-def _whole_stage(folder: Path, images: int) -> None:
-    raw = folder / "raw"
-    simulate(raw, images, 0)
+def _whole_stage(raw: Path, folder: Path) -> None:
+    images = len(_films(raw))
     naive = _naive(raw / "stage_2_train_images", folder / "naive")
     first = _run(raw, folder / "workspace")
     again = _run(raw, folder / "workspace")
@@ -61,14 +63,13 @@ def _whole_stage(folder: Path, images: int) -> None:
     print(
         f"| the stage: {what} | {stage:.1f} | {images / stage:,.0f} | {naive / stage:.2f} times |"
     )
-    shutil.rmtree(raw)
     shutil.rmtree(folder / "workspace")
 
 
-def _memory_and_update(folder: Path, many: int) -> None:
-    raw, workspace = folder / "many", folder / "grown"
-    simulate(raw, many, 1)
-    few = _tenth(raw, folder / "few")
+def _memory_and_update(films: Path, more: Path, folder: Path) -> None:
+    many = len(_films(films))
+    raw, few = _every(1, films, folder / "many"), _every(10, films, folder / "few")
+    workspace = folder / "grown"
     small = _run(few, folder / "small")
     large = _run(raw, workspace)
     cached = _run(raw, workspace)
@@ -76,7 +77,7 @@ def _memory_and_update(folder: Path, many: int) -> None:
     print(f"| peak memory, MiB | {small.mebibytes:,.0f} | {large.mebibytes:,.0f} |")
     print(f"| first run, s | {small.seconds:.1f} | {large.seconds:.1f} |")
     before = _pool(workspace)
-    _update(raw, folder / "more")
+    _update(raw, more)
     updated = _run(raw, workspace)
     after = _pool(workspace)
     one = (large.seconds - cached.seconds) / many
@@ -125,16 +126,15 @@ def _run(raw: Path, workspace: Path) -> Ran:
     return Ran(seconds, usage.ru_maxrss / 1024)
 
 
-def _tenth(raw: Path, out: Path) -> Path:
-    """Every tenth film once more, as links to the same bytes."""
+def _every(step: int, raw: Path, out: Path) -> Path:
+    """Every film, or every tenth, once more, as links to the same bytes."""
     (out / "stage_2_train_images").mkdir(parents=True)
-    for path in _films(raw)[::10]:
-        os.link(path, out / "stage_2_train_images" / path.name)
+    for path in _films(raw)[::step]:
+        (out / "stage_2_train_images" / path.name).symlink_to(path.absolute())
     return out
 
 
 def _update(raw: Path, more: Path) -> None:
-    simulate(more, ADDED + CHANGED, 2)
     fresh, standing = _films(more), _films(raw)
     for path in standing[:REMOVED]:
         path.unlink()
@@ -165,7 +165,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=8000)
     parser.add_argument("--many", type=int, default=20_000)
-    parser.add_argument("--folder", type=Path, help="for scratch; 8 GB for the default numbers")
+    parser.add_argument("--films", type=Path, help="where the simulated films are kept, if at all")
     return parser.parse_args()
 
 
