@@ -41,6 +41,7 @@ class Ran:
 
 def main() -> None:
     arguments = _arguments()
+    sys.stdout.reconfigure(line_buffering=True)  # minutes of work is told as it comes
     with tempfile.TemporaryDirectory() as scratch:
         folder, films = Path(scratch), arguments.films or Path(scratch)
         simulate(films / f"{arguments.images}", arguments.images, 0)

@@ -23,7 +23,7 @@ from tasks.shards import SHARDS, convert_shard, find_files
 logger = logging.getLogger(__name__)
 
 SHARDS_AT_ONCE = 2
-"""Shards in work at once: while one is written and hashed, the other's threads decode."""
+"""Shards in work at once: one decodes while the other is hashed and brought to the disk."""
 
 
 @flow(name="pipeline", persist_result=False)

@@ -33,6 +33,8 @@ ANCHORS: tables.Table = [
      "source": "PMC7483166"},
 ]  # fmt: skip
 """Published figures for lung opacity against everything else on the challenge's images."""
+DUPLICATES_SHOWN = 12
+"""Pairs on the page; all of them stand in the split's `duplicates.parquet`."""
 
 
 def write_report(
@@ -45,6 +47,7 @@ def write_report(
     predictions: Mapping[str, pd.DataFrame],
     studies: pd.DataFrame,
     quarantine: pd.DataFrame,
+    duplicates: pd.DataFrame,
     samples: tuple[NDArray[np.uint8], pd.DataFrame],
     lineage: Sequence[Mapping[str, Any]],
     configuration: Mapping[str, Any],
@@ -58,6 +61,7 @@ def write_report(
         predictions: per model image_id, split, logit, probability.
         studies: image_id, split, target, class, view of every usable image.
         quarantine: file, image_id, reason, detail of what could not be read.
+        duplicates: as `duplicates.find_duplicates` gives them.
         samples: (n, side, side) images and a row of `studies` for each.
         lineage: a row per artifact: stage, key, version and what else is to be told.
         configuration: the recipe as plain values.
@@ -96,6 +100,7 @@ def write_report(
         tables=_tables(evaluation, scored, histories),
         views=_prevalence_by_view(studies),
         quarantine=_quarantine(quarantine),
+        duplicates=_duplicates(duplicates),
         anchors=ANCHORS,
         lineage=[{name: _plain(cell) for name, cell in row.items()} for row in lineage],
         configuration=json.dumps(configuration, indent=2),
@@ -180,6 +185,19 @@ def _quarantine(quarantine: pd.DataFrame) -> tables.Table:
             "detail": str(rows["detail"].iloc[0]),
         }
         for reason, rows in quarantine.groupby("reason")
+    ]
+
+
+def _duplicates(duplicates: pd.DataFrame) -> tables.Table:
+    return [
+        {
+            "image": str(row["image_id"]),
+            "side": str(row["split"]),
+            "is": "equal to" if row["kind"] == "exact" else "nearly",
+            "image ": str(row["other_id"]),
+            "side ": str(row["other_split"]),
+        }
+        for row in duplicates.head(DUPLICATES_SHOWN).to_dict("records")
     ]
 
 

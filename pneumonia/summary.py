@@ -88,6 +88,12 @@ def reasons_for_caution(evaluation: Evaluation) -> list[str]:
                 f"That the image adds anything to the header is not shown for {model}: "
                 f"{tell(entry['difference'], signed=True)} in AUROC."
             )
+    twice = data.get("duplicates", {}).get("images", {}).get("test", 0)
+    if twice:
+        told.append(
+            f"{twice:,} test {'image shows' if twice == 1 else 'images show'} the same film as one "
+            "of train or val under another name: the person map may be wrong there."
+        )
     told.append(
         "The target is lung opacity as readers marked it, not pneumonia as diagnosed in a patient."
     )

@@ -58,6 +58,7 @@ def plan(context: Context) -> Plan:
             },
             studies=studies,
             quarantine=shards.table("quarantine.parquet"),
+            duplicates=split.table("duplicates.parquet"),
             samples=(
                 ImagePool(workspace.pool, samples).gather_ids(samples["image_id"].tolist()),
                 samples,

@@ -7,6 +7,7 @@ small file in `.state/batches/`, so that tasks pass nothing but keys.
 
 import json
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +34,10 @@ from pneumonia.workspace import Scratch
 from tasks.caching import OPTIONS, Context, Outcome, Plan, Stage, ended, make, manifest_of
 
 VERSION = 1
+
+_TURN = threading.Lock()
+"""Whose batch has this process's decoding threads: the next one decodes while this one is hashed
+and brought to the disk. Side by side they would come to that point together, and all would wait."""
 
 
 @task(name="files", **OPTIONS)
@@ -132,7 +137,10 @@ def _pool_plan(context: Context, batch: Batch) -> Plan:
     folder = request.raw / IMAGES_FOLDER
 
     def write(scratch: Scratch) -> Facts:
-        return convert_batch(batch, folder, config, scratch.output, workers=workers(request.config))
+        with _TURN:
+            return convert_batch(
+                batch, folder, config, scratch.output, workers=workers(request.config)
+            )
 
     return Plan({"files": digest(batch_identity(batch))}, configuration(config), write)
 

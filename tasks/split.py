@@ -1,4 +1,7 @@
-"""The `split` stage: labels, images and persons joined, every person on one side."""
+"""The `split` stage: labels, images and persons joined, every person on one side.
+
+Duplicates that stand on two sides all the same, under two names, are listed.
+"""
 
 from pathlib import Path
 
@@ -14,6 +17,8 @@ IMAGE_COLUMNS = (
     "image_id", "rows", "columns", "scale", "offset_x", "offset_y", "view", "sex", "age", "spacing",
 )  # fmt: skip
 BOX_COLUMNS = ("image_id", "x", "y", "width", "height")
+STORED = ("pool", "row")
+"""Where an image is stored: read to look at its pixels, no part of what it is."""
 
 
 def plan(context: Context) -> Plan:
@@ -21,25 +26,36 @@ def plan(context: Context) -> Plan:
     request, config = context.request, context.request.config.split
     labels = context.artifact("labels").table("labels.parquet")
     boxes = context.artifact("labels").table("boxes.parquet")
-    images = context.artifact("shards").table("images.parquet", IMAGE_COLUMNS)
+    images = context.artifact("shards").table(
+        "images.parquet", [*IMAGE_COLUMNS, "pixel_digest", *STORED]
+    )
     grouping = find_grouping(request)
     persons = None if grouping is None else read_persons(grouping, config.max_match_mse)
     sides = None if request.split_file is None else read_split_file(request.split_file)
 
     def write(scratch: Scratch) -> Facts:
+        from pneumonia.duplicates import count_duplicates, find_duplicates
+        from pneumonia.pool import ImagePool
+
         split = make_split(
-            labels, boxes, images, persons=persons, split_file=sides, config=config,
-            by_image=request.by_image, persons_path=grouping, split_path=request.split_file,
+            labels, boxes, images[list(IMAGE_COLUMNS)], persons=persons, split_file=sides,
+            config=config, by_image=request.by_image, persons_path=grouping,
+            split_path=request.split_file,
         )  # fmt: skip
         write_table(split.studies, scratch.output / "studies.parquet")
         split.to_cite().to_csv(scratch.output / "split.csv", index=False, lineterminator="\n")
-        write_json(split.facts, scratch.output / "split.json")
-        return split.facts
+        stored = split.studies.merge(images[["image_id", "pixel_digest", *STORED]], on="image_id")
+        pool = ImagePool(context.workspace.pool, stored)
+        duplicates = find_duplicates(stored, pool)
+        write_table(duplicates, scratch.output / "duplicates.parquet")
+        facts = {**split.facts, "duplicates": count_duplicates(duplicates, pool.side)}
+        write_json(facts, scratch.output / "split.json")
+        return facts
 
     inputs = {
         "labels": digest_table(labels, ["image_id", "target", "class"]),
         "boxes": digest_table(boxes, BOX_COLUMNS, by=BOX_COLUMNS),
-        "images": digest_table(images, IMAGE_COLUMNS),
+        "images": digest_table(images, [*IMAGE_COLUMNS, "pixel_digest"]),
         "persons": "none" if persons is None else digest_table(persons, ["image_id", "person"]),
         "split file": "none" if sides is None else digest_table(sides, ["image_id", "split"]),
     }
@@ -68,7 +84,10 @@ def describe(facts: Facts) -> str:
     """One half line for the console."""
     images = {side: count["images"] for side, count in facts["sides"].items()}
     sides = ", ".join(f"{side} {images[side]:,}" for side in ("train", "val", "test"))
-    return f"by {facts['grouping']}: {sides} images of {facts['people']:,} people"
+    told = f"by {facts['grouping']}: {sides} images of {facts['people']:,} people"
+    found = facts["duplicates"]
+    pairs = found["exact"] + (found["near"] or 0)
+    return f"{told}; pairs of one film on two sides: {pairs:,}" if pairs else told
 
 
 SPLIT = Stage(

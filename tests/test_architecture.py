@@ -18,7 +18,12 @@ SOURCES = sorted(
 
 DOORS = {
     "blake3": {"pneumonia.files"},
-    "cv2": {"pneumonia.augment", "pneumonia.preprocess", "pneumonia.shards"},
+    "cv2": {
+        "pneumonia.augment",
+        "pneumonia.duplicates",
+        "pneumonia.preprocess",
+        "pneumonia.shards",
+    },
     "jinja2": {"pneumonia.report"},
     "matplotlib": {"pneumonia.figures"},
     "pydantic": {"pneumonia.config", "flows.pipeline"},

@@ -1,5 +1,6 @@
 """What a change makes run again, and what it leaves alone."""
 
+import json
 import os
 import shutil
 
@@ -169,6 +170,21 @@ def test_retrain_after_keeps_the_model_while_few_rows_change(finished, tmp_path)
     told = copy.run({"training.retrain_after": 0.1})
     assert "training-custom_cnn" not in ran(told)
     assert "training-custom_cnn" in ran(copy.run({"training.retrain_after": 0.0}))
+
+
+def test_a_film_that_stands_on_two_sides_is_listed(finished, tmp_path):
+    copy = finished.copy(tmp_path)
+    studies = pd.read_parquet(copy.linked("split") / "studies.parquet")
+    names = {side: rows["image_id"].iloc[0] for side, rows in studies.groupby("split")}
+    folder = copy.raw / "stage_2_train_images"
+    shutil.copy(folder / f"{names['train']}.dcm", folder / f"{names['test']}.dcm")
+    copy.run(until="split")
+    found = pd.read_parquet(copy.linked("split") / "duplicates.parquet")
+    assert found[["image_id", "other_id", "kind"]].to_numpy().tolist() == [
+        [names["test"], names["train"], "exact"]
+    ]
+    facts = json.loads((copy.linked("split") / "split.json").read_text("utf-8"))
+    assert facts["duplicates"] == {"exact": 1, "near": None, "images": {"val": 0, "test": 1}}
 
 
 @pytest.mark.parametrize(

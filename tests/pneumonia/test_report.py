@@ -11,6 +11,7 @@ import pytest
 
 from pneumonia import tables
 from pneumonia.config import EvaluationConfig
+from pneumonia.duplicates import COLUMNS as DUPLICATE_COLUMNS
 from pneumonia.evaluation import evaluate
 from pneumonia.figures import cam_panel
 from pneumonia.localisation import MEASURES
@@ -100,6 +101,9 @@ def render(output, evaluation, studies, predictions, **replaced):
         "studies": studies,
         "quarantine": pd.DataFrame(
             {"file": [NASTY], "image_id": ["x"], "reason": ["truncated"], "detail": [NASTY]}
+        ),
+        "duplicates": pd.DataFrame(
+            [(NASTY, "test", "b", "train", "near", 0.97)], columns=list(DUPLICATE_COLUMNS)
         ),
         "samples": (np.zeros((2, 32, 32), np.uint8), studies.head(2).assign(view=NASTY)),
         "lineage": [{"stage": "labels", "model": None, "key": "0123abcd", "version": 1}],
@@ -237,6 +241,15 @@ def test_image_that_adds_nothing_is_a_caution(evaluation):
         entry["difference"] |= {"value": 0.01, "low": -0.02, "high": 0.04}
     assert any("is not shown for resnet18" in line for line in reasons_for_caution(weak))
     assert not any("adds to the header" in line for line in reasons_to_trust(weak))
+
+
+def test_report_lists_films_that_stand_on_two_sides(evaluation, studies, predictions, tmp_path):
+    found = {"exact": 0, "near": 1, "images": {"val": 0, "test": 1}}
+    told = evaluation | {"data": evaluation["data"] | {"duplicates": found}}
+    _, page = render(tmp_path, told, studies, predictions)
+    assert "0 pairs with equal pixels, 1 nearly equal" in page
+    assert "1 test image shows the same film as one of train or val" in page
+    assert "Films on two sides (the first 1;" in page
 
 
 def test_answer_table_has_models_and_controls(evaluation):
