@@ -6,6 +6,8 @@ unchanged workspace is done before torch would have been imported.
 """
 
 import argparse
+import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -65,8 +67,11 @@ def predict(options: argparse.Namespace) -> int:
     """Predict new files with a finished model."""
     from flows.prediction import predict_paths
 
-    if not options.out.absolute().parent.is_dir():
-        raise ConfigError(f"--out: expected a file in a folder that exists, got {options.out}.")
+    folder = options.out.absolute().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK) or options.out.is_dir():
+        raise ConfigError(
+            f"--out: expected a file in a folder that exists and can be written, got {options.out}."
+        )
     table = predict_paths(
         options.paths,
         workspace=options.workspace,
@@ -85,6 +90,7 @@ def status(options: argparse.Namespace) -> int:
     """Say what is fresh and what is stale."""
     from flows.status import status_lines
 
+    logging.getLogger("pneumonia").setLevel(logging.WARNING)  # a line a stage, and no other
     for line in status_lines(_asked(options)):
         _say(line)
     return 0
@@ -184,7 +190,7 @@ def _asked(options: argparse.Namespace) -> dict[str, Any]:
         "persons": options.persons,
         "by_image": options.by_image,
         "split_file": options.split_file,
-        "models": tuple(name for name in options.models.split(",") if name),
+        "models": tuple(name.strip() for name in options.models.split(",") if name.strip()),
         "run": options.run,
         "config": parse_settings(options.set),
         "refresh": frozenset(getattr(options, "refresh", ())),

@@ -12,7 +12,7 @@ PREFECT_SETTINGS = {
     "DO_NOT_TRACK": "1",
 }
 OWN = ("flows", "tasks", "pneumonia")
-TOLD = ("flows", "tasks", "pneumonia.trainer_process", "pneumonia.workspace")
+TOLD = ("flows", "tasks", "pneumonia.inventory", "pneumonia.trainer_process", "pneumonia.workspace")
 """Whose lines the terminal shows; what else the library tells stands in Prefect's log."""
 
 
@@ -24,7 +24,12 @@ def set_up() -> None:
     told.addFilter(lambda line: line.levelno < logging.WARNING and line.name.startswith(TOLD))
     warned = logging.StreamHandler(sys.stderr)
     warned.setLevel(logging.WARNING)
+    tell_stages()
     for name in OWN:
-        logger = logging.getLogger(name)
-        logger.setLevel(logging.INFO)
-        logger.handlers = [told, warned]
+        logging.getLogger(name).handlers = [told, warned]
+
+
+def tell_stages() -> None:
+    """Let this project's lines through; a worker's loggers stand at warnings otherwise."""
+    for name in OWN:
+        logging.getLogger(name).setLevel(logging.INFO)

@@ -10,6 +10,7 @@ from prefect import flow
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from pydantic import Field
 
+from flows.console import tell_stages
 from flows.preflight import check, needs
 from flows.stages import walk
 from pneumonia.artifacts import Reference
@@ -45,6 +46,7 @@ def pipeline(
     Raises:
         PneumoniaError: whatever a stage found wrong, as it said it.
     """
+    tell_stages()
     request = Request(
         raw=raw,
         workspace=workspace,

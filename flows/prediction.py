@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from pneumonia.artifacts import Artifact
-from pneumonia.config import Config, RuntimeConfig, ShardsConfig
+from pneumonia.config import MODELS, Config, RuntimeConfig, ShardsConfig
 from pneumonia.errors import ConfigError, StaleArtifactError
 from pneumonia.machine import resolve_accelerator, workers
 from pneumonia.workspace import Workspace
@@ -42,6 +42,8 @@ def predict_paths(
     from pneumonia.new_files import predict_files
 
     _refuse_other_settings(config)
+    if model not in MODELS:
+        raise ConfigError(f"--model: expected one of {', '.join(MODELS)}, got {model!r}.")
     for path in paths:
         if not path.exists():
             raise ConfigError(

@@ -10,6 +10,8 @@ from pneumonia.config import IMAGES_FOLDER, MODELS, PRETRAINED
 from pneumonia.errors import ConfigError
 from pneumonia.labels import LABELS_CSV
 from pneumonia.machine import gpus, resolve_accelerator, workers
+from pneumonia.persons import read_persons
+from pneumonia.split import read_split_file
 from pneumonia.workspace import Workspace, checked_name
 from tasks.caching import Request
 from tasks.split import find_grouping
@@ -20,6 +22,7 @@ def check(request: Request, until: str) -> None:
 
     Raises:
         ConfigError: with what was expected, what came and the cure.
+        SplitError: the person map or the split file cannot be read.
     """
     stages = {stage.name for stage in stages_until(until)}
     checked_name(request.run)
@@ -43,10 +46,19 @@ def check(request: Request, until: str) -> None:
         if file is not None and not file.is_file():
             raise ConfigError(f"{name}: expected a file, got {file}, which is none. Mend the path.")
     if "split" in stages:
-        find_grouping(request)
+        _check_maps(request)
     if "training" in stages:
         _check_weights(request)
         resolve_accelerator(request.config)
+
+
+def _check_maps(request: Request) -> None:
+    """Read who is who and the given split before any image is converted for them."""
+    grouping = find_grouping(request)
+    if grouping is not None:
+        read_persons(grouping, request.config.split.max_match_mse)
+    if request.split_file is not None:
+        read_split_file(request.split_file)
 
 
 def _check_models(request: Request) -> None:

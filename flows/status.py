@@ -6,17 +6,22 @@ from typing import Any
 
 from flows.preflight import check
 from flows.stages import STAGES, walk
-from pneumonia.artifacts import Reference, find_damage, read_manifest
+from pneumonia.artifacts import Reference, changes, find_damage, read_manifest
 from pneumonia.errors import ConfigError, CorruptArtifactError
 from pneumonia.workspace import Workspace
 from tasks.caching import Context, Request, Stage, manifest_of, reason_to_run
-from tasks.shards import SHARDS, new_batches
+from tasks.shards import POOL, SHARDS, new_batches, settings
 
 
 def status_lines(asked: dict[str, Any]) -> list[str]:
     """A line per stage: fresh, stale and why, or waiting for a stage before it."""
     request = Request(**asked)
     check(request, STAGES[-1].name)
+    if not request.workspace.is_dir():
+        raise ConfigError(
+            f"--workspace: expected a workspace, got {request.workspace}, which is no folder. Mend "
+            "the path, or make one with `pneumonia run`."
+        )
     lines: list[str] = []
 
     def visit(stage: Stage, context: Context) -> Reference | None:
@@ -41,6 +46,7 @@ def find_all_damage(root: Path) -> Iterator[str]:
             f"--workspace: expected a folder with artifacts, got {root}, which has none. Mend the "
             "path, or make some with `pneumonia run`."
         )
+    used = {reference for _, reference in workspace.links()}
     for link, reference in workspace.links():
         if reference not in references:
             yield f"runs/{link}: {reference} is missing. `pneumonia run` makes it again."
@@ -52,16 +58,22 @@ def find_all_damage(root: Path) -> Iterator[str]:
             yield str(error)
             continue
         for damage in find_damage(folder, manifest, hashed=True):
-            yield f"{folder}/{damage}. `pneumonia run --verify` makes it again."
+            yield f"{folder}/{damage}. {_cure(reference, used)}"
+
+
+def _cure(reference: Reference, used: set[Reference]) -> str:
+    if reference in used or reference.stage == POOL.name:
+        return "`pneumonia run --verify` with the settings that it was made with makes it again."
+    return "No run uses it any more: delete the folder."
 
 
 def _state(stage: Stage, context: Context) -> tuple[str, str, Reference | None]:
     missing = _missing(stage, context)
     if missing:
-        return "waiting", f"for {', '.join(missing)}", None
+        return "waiting", f"for {', '.join(missing)}; made anew only if what it reads changes", None
     new = sum(len(batch) for batch in new_batches(context)) if stage is SHARDS else 0
     if new:
-        return "stale", f"{new:,} new or changed files", None
+        return "stale", f"{new:,} files to convert{_other_settings(context)}", None
     plan = stage.plan(context)
     manifest = manifest_of(stage, plan)
     reference = Reference(manifest.stage, manifest.key)
@@ -71,6 +83,16 @@ def _state(stage: Stage, context: Context) -> tuple[str, str, Reference | None]:
     name = stage.link_name(context.model)
     run = context.request.run
     return "stale", reason_to_run(context.workspace, run, name, manifest, refresh=False), None
+
+
+def _other_settings(context: Context) -> str:
+    """How the settings of `shards` differ from those of the run's last images, if they do."""
+    last = context.workspace.linked(context.request.run, SHARDS.name)
+    artifact = context.workspace.find(last) if last else None
+    if artifact is None:
+        return ""
+    told = changes(artifact.manifest.configuration, settings(context.request.config.shards))
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _missing(stage: Stage, context: Context) -> list[str]:

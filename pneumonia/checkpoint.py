@@ -156,7 +156,9 @@ def _read(path: Path, error_class: type[PneumoniaError], cure: str) -> dict[str,
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        # Of the disk's words, but not torch's: it advises to load the file without its safeguard.
+        known = isinstance(error, OSError) and error.strerror
+        reason = known or f"other bytes ({type(error).__name__})"
         raise error_class(
             f"{path}: expected a file of tensors and plain values, got {reason}. {cure}"
         ) from error

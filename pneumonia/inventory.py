@@ -109,12 +109,11 @@ def scan(images: Path, cache: Path, *, quiet_seconds: float, workers: int) -> pd
     _refuse_twins(entries)
     _write_cache(cache, entries, known)
     table = _table(entries)
-    logger.info(
-        "Found %d DICOM files, read %d of them, in %.1f s.",
-        len(entries),
-        len(fresh),
-        time.monotonic() - started,
-    )
+    if fresh:
+        logger.info(
+            "Read %d new or changed ones of %d DICOM files in %.1f s.",
+            len(fresh), len(entries), time.monotonic() - started,
+        )  # fmt: skip
     if left := unsettled(table):
         first = table.loc[table["reason"] == NOT_YET, "file"].iloc[0]
         logger.warning("%d files still change and are left to the next run: %s.", left, first)

@@ -107,8 +107,9 @@ def make_split(
         persons_path, split_path: where `persons` and `split_file` were read, for messages.
 
     Raises:
-        SplitError: nothing to split, a map that names no image, a box outside its image's frame,
-            a person on two sides, or a side without both classes.
+        SplitError: nothing to split, a map that names no image or leaves out more than
+            `split.max_unmapped` of them, a box outside its image's frame, a person on two sides,
+            or a side without both classes.
     """
     studies = images.merge(labels, on="image_id").sort_values("image_id", ignore_index=True)
     if studies.empty:
@@ -121,6 +122,8 @@ def make_split(
         logger.warning("The person map names none of the images, so the leak is not known.")
         persons = None
     person, unmapped = _name_people(studies["image_id"], persons, persons_path)
+    if not by_image:
+        _check_mapped(studies["image_id"], persons, config, persons_path)
     single = studies["image_id"].map(_image_alone)
     grouped = single if by_image else person
     studies["patient_id"] = grouped.map(patient_id)
@@ -132,6 +135,7 @@ def make_split(
     if persons is not None and (by_image or split_file is None):
         sides = studies["split"] if by_image else _deal(single.map(patient_id), config)
         leak = {side: _leak(person, sides, side) for side in ("val", "test")}
+    _tell_missing(labels, images)
     left_out = studies["split"].isna()
     studies = studies.loc[~left_out, STUDY_COLUMNS].reset_index(drop=True)
     _check_nobody_on_two_sides(studies, split_path)
@@ -188,6 +192,40 @@ def _name_people(
             "Give `--persons` the map of this data set, or split with `--by-image`."
         )
     return ("person " + person).fillna(alone), int(person.isna().sum())
+
+
+def _check_mapped(
+    image_ids: "pd.Series[str]",
+    persons: pd.DataFrame | None,
+    config: SplitConfig,
+    path: Path | None,
+) -> None:
+    """A map that was not extended with the data leaks people: each of its gaps is a new person."""
+    if persons is None:
+        return
+    gaps = image_ids[~image_ids.isin(persons["image_id"])]
+    if len(gaps) > config.max_unmapped * len(image_ids):
+        raise SplitError(
+            f"{_told(path)}expected a person for at least {1 - config.max_unmapped:.0%} of "
+            f"{len(image_ids):,} images, got none for {len(gaps):,} (first: {gaps.iloc[0]}). "
+            "Complete the map, or raise `split.max_unmapped`: each of them is then a person of "
+            "its own, on any side."
+        )
+    if len(gaps):
+        logger.warning(
+            "The person map names nobody for %d of %d images (first: %s): each is taken for a "
+            "person of its own.", len(gaps), len(image_ids), gaps.iloc[0],
+        )  # fmt: skip
+
+
+def _tell_missing(labels: pd.DataFrame, images: pd.DataFrame) -> None:
+    """Labelled images without a file are left out; a folder half copied looks like that."""
+    missing = labels.loc[~labels["image_id"].isin(images["image_id"]), "image_id"]
+    if len(missing):
+        logger.warning(
+            "%d of %d labelled images have no readable file and are left out (first: %s).",
+            len(missing), len(labels), missing.iloc[0],
+        )  # fmt: skip
 
 
 def _image_alone(image_id: str) -> str:

@@ -37,6 +37,9 @@ from pneumonia.errors import ArtifactError, ConfigError, CorruptArtifactError
 logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_KEY = re.compile(
+    r"[0-9a-f]{32}"
+)  # of `artifacts.digest`; a folder of any other name is none of ours
 
 
 @dataclass(frozen=True)
@@ -189,8 +192,7 @@ class Workspace:
         return [
             Reference(folder.parent.name, folder.name)
             for folder in sorted(self.root.glob("*/*"))
-            if folder.is_dir() and folder.parent.name not in {"runs", ".state"}
-            if not folder.name.startswith(".")
+            if folder.is_dir() and _KEY.fullmatch(folder.name)
         ]
 
     def links(self) -> list[tuple[str, Reference]]:

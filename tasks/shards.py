@@ -10,12 +10,13 @@ import os
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from prefect import task
 
 from pneumonia.artifacts import Artifact, Facts, Reference, digest, digest_table, write_table
-from pneumonia.config import IMAGES_FOLDER
+from pneumonia.config import IMAGES_FOLDER, ShardsConfig
 from pneumonia.machine import workers
 from pneumonia.shards import (
     Batch,
@@ -116,8 +117,12 @@ def plan(context: Context) -> Plan:
         "files": digest_table(images, ["image_id", "file_digest"]),
         "refused files": digest_table(quarantine, ["file", "file_digest", "reason"], by=["file"]),
     }
-    settings = {**configuration(config), "max_quarantined": config.max_quarantined}
-    return Plan(inputs, settings, write, usable=points_to_complete_shards)
+    return Plan(inputs, settings(config), write, usable=points_to_complete_shards)
+
+
+def settings(config: ShardsConfig) -> dict[str, Any]:
+    """The settings that can change the table of images, or whether there is one."""
+    return {**configuration(config), "max_quarantined": config.max_quarantined}
 
 
 def describe(facts: Facts) -> str:

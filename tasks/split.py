@@ -87,7 +87,13 @@ def describe(facts: Facts) -> str:
     told = f"by {facts['grouping']}: {sides} images of {facts['people']:,} people"
     found = facts["duplicates"]
     pairs = found["exact"] + (found["near"] or 0)
-    return f"{told}; pairs of one film on two sides: {pairs:,}" if pairs else told
+    counts = {
+        "labels without a file": facts["labels_without_file"],
+        "files without a label": facts["unlabelled_files"],
+        "images without a person in the map": facts["unmapped_images"],
+        "pairs of one film on two sides": pairs,
+    }
+    return "; ".join([told, *(f"{name}: {count:,}" for name, count in counts.items() if count)])
 
 
 SPLIT = Stage(

@@ -77,7 +77,17 @@ def test_status_says_fresh_then_stale_and_why(finished, tmp_path, command):
     assert "waiting  for training-custom_cnn" in told["predictions-custom_cnn"]
     (copy.raw / "stage_2_train_images").joinpath("new.dcm").write_bytes(b"\0" * 2000)
     new = command("status", *request(copy), "--set", "shards.quiet_seconds=0")
-    assert "1 new or changed files" in new.stdout
+    assert "1 files to convert" in new.stdout
+    other = command("status", *request(copy), "--set", "shards.image_size=64")
+    assert "files to convert (image_size 32 -> 64)" in other.stdout
+
+
+def test_status_of_a_mistyped_workspace_is_refused_and_makes_none(finished, tmp_path, command):
+    asked = ["--raw", finished.raw, "--workspace", tmp_path / "nowhere"]
+    done = command("status", *asked)
+    assert done.returncode == 2
+    assert "--workspace: expected a workspace, got" in done.stderr
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_predict_gives_the_probabilities_of_the_run(finished, tmp_path, command):
@@ -138,7 +148,10 @@ def test_verify_names_the_altered_file_and_writes_nothing(finished, tmp_path, co
     done = command("verify", "--workspace", copy.workspace)
     assert done.returncode == 1
     assert "checkpoint.ckpt: its bytes have changed" in done.stderr
+    assert "`pneumonia run --verify`" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+    (copy.workspace / "runs" / "main" / "training-custom_cnn").unlink()
+    assert "No run uses it any more" in command("verify", "--workspace", copy.workspace).stderr
 
 
 def test_simulate_says_what_it_made(tmp_path, command):
@@ -165,13 +178,23 @@ def test_bench_prints_a_table_of_every_way(command):
         (["run", "--raw", "nowhere", "--workspace", "w"], 2, "--raw: expected a folder"),
         (["run", "--raw", ".", "--workspace", "w"], 2, "expected the challenge's label file"),
         (["run", "--raw", ".", "--workspace", "w", "--set", "a=1"], 2, "expected `section.field="),
-        (["predict", "x.dcm", "--workspace", "w", "--model", "m", "--out", "o"], 2, "got nothing"),
+        (
+            ["predict", "x.dcm", "--workspace", "w", "--model", "resnet18", "--out", "o"],
+            2,
+            "got nothing",
+        ),
         (["verify", "--workspace", "nowhere"], 2, "--workspace: expected a folder"),
         (["verify", "--workspace", "."], 2, "which has none"),
         (
             ["predict", ".", "--workspace", "w", "--model", "m", "--out", "a/b"],
             2,
             "--out: expected",
+        ),
+        (["predict", ".", "--workspace", "w", "--model", "m", "--out", "."], 2, "--out: expected"),
+        (
+            ["predict", ".", "--workspace", "w", "--model", "resnet19", "--out", "o"],
+            2,
+            "--model: expected one of custom_cnn, resnet18, got 'resnet19'",
         ),
         (["simulate", "out", "--images", "0"], 2, "at least 1"),
         (["bench", "speed"], 2, "bench: expected one of conversion, shards, got 'speed'"),

@@ -3,11 +3,12 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from pneumonia.errors import ConfigError
+from pneumonia.errors import ConfigError, PneumoniaError
 from pneumonia.simulate import simulate
 
 ALL = {
@@ -197,10 +198,12 @@ def test_a_film_that_stands_on_two_sides_is_listed(finished, tmp_path):
         ({"refresh": frozenset({"cam"}), "until": "split"}, "--refresh: expected a stage up to"),
         ({"run": "../main"}, "expected a name of letters"),
         ({"persons": "nowhere.csv"}, "--persons: expected a file, got nowhere.csv"),
+        ({"persons": Path(__file__)}, r"test_pipeline\.py: row 1: expected the column"),
+        ({"split_file": Path(__file__)}, r"test_pipeline\.py: row 1: expected the columns"),
     ],
 )
 def test_a_request_that_cannot_end_well_is_refused_before_anything_runs(finished, asked, told):
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(PneumoniaError, match=told):
         finished.run(**asked)
 
 

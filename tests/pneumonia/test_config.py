@@ -88,3 +88,8 @@ def test_every_field_says_what_it_is():
         for field in type(section).__pydantic_fields__.items():
             name, info = field
             assert info.description, f"{type(section).__name__}.{name} has no description"
+
+
+@pytest.mark.parametrize("text", ["CR, *", '["CR", "*"]'])
+def test_accept_takes_words_and_lists(text):
+    assert parse_settings([f"shards.accept={text}"]).shards.accept == ("CR", "*")

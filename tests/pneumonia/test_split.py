@@ -100,11 +100,23 @@ def test_make_split_unmapped_image_is_a_person_of_its_own():
     assert (people == people["image-00007"]).sum() == 1
 
 
-def test_make_split_counts_files_and_labels_that_have_no_partner():
+def test_make_split_map_with_gaps_is_refused_beyond_its_limit_and_told_below(caplog):
+    labels, boxes, images, persons = make_tables(300, 50)
+    gaps = labels, boxes, images, persons[:-16]
+    with pytest.raises(SplitError, match=r"at least 95% of 300 images, got none for 16 \(first: "):
+        split_tables(gaps)
+    split = split_tables(gaps, config=SplitConfig(max_unmapped=0.06))
+    assert split.facts["unmapped_images"] == 16
+    assert "names nobody for 16 of 300 images" in caplog.text
+    assert split_tables(gaps, by_image=True).facts["grouping"] == "image"
+
+
+def test_make_split_counts_files_and_labels_that_have_no_partner(caplog):
     labels, boxes, images, persons = make_tables(300, 100)
     split = split_tables((labels[5:], boxes, images[:-7], persons))
     assert split.facts["unlabelled_files"] == 5
     assert split.facts["labels_without_file"] == 7
+    assert "7 of 295 labelled images have no readable file" in caplog.text
     assert split.facts["images"] == 288
 
 

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from pneumonia.artifacts import MANIFEST, Manifest, Reference
+from pneumonia.artifacts import MANIFEST, Manifest, Reference, digest
 from pneumonia.errors import ArtifactError, ConfigError, CorruptArtifactError
 from pneumonia.workspace import Workspace, checked_name
 
@@ -177,7 +177,9 @@ def test_lock_that_another_holds_is_waited_for_and_that_is_told(tmp_path, caplog
 
 def test_references_lists_all_stages_but_not_the_links(tmp_path):
     workspace = Workspace(tmp_path)
-    build(workspace)
-    build(workspace, manifest=Manifest("pool", "k2", 1, {}, {}))
-    workspace.link("main", "labels", REFERENCE)
-    assert workspace.references() == [REFERENCE, Reference("pool", "k2")]
+    keys = digest("labels"), digest("pool")
+    build(workspace, manifest=Manifest("labels", keys[0], 1, {}, {}))
+    build(workspace, manifest=Manifest("pool", keys[1], 1, {}, {}))
+    (tmp_path / "raw" / "stage_2_train_images").mkdir(parents=True)  # a neighbour, none of ours
+    workspace.link("main", "labels", Reference("labels", keys[0]))
+    assert workspace.references() == [Reference("labels", keys[0]), Reference("pool", keys[1])]
