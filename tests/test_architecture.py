@@ -19,7 +19,7 @@ SOURCES = sorted(
 DOORS = {
     "blake3": {"pneumonia.files"},
     "cv2": {"pneumonia.augment", "pneumonia.preprocess", "pneumonia.shards"},
-    "jinja2": {"pneumonia.report"},
+    "jinja2": {"pneumonia.page"},
     "matplotlib": {"pneumonia.figures"},
     "pydantic": {"pneumonia.config", "flows.pipeline"},
     "pydicom": {"pneumonia.parser"},
