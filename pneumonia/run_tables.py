@@ -93,13 +93,13 @@ def verdict(entry: Mapping[str, Any], *, same: bool) -> str:
     'More than noise: worse in new.'
     """
     difference = entry["difference"]
-    if same:
-        return "Not moved: the same predictions."
     if difference["value"] is None:
         return f"Undefined: {difference['reason']}."
+    if same:
+        return "Not moved: the same predictions."
     if difference["low"] is None:
         return f"{str(difference['reason']).capitalize()}."
-    if difference["low"] <= 0 <= difference["high"]:
+    if not is_more_than_noise(difference):
         return "Not shown to be more than noise."
     risen = difference["value"] > 0
     better = HIGHER_IS_BETTER.get(entry["figure"])
@@ -107,22 +107,26 @@ def verdict(entry: Mapping[str, Any], *, same: bool) -> str:
     return f"More than noise: {words[risen != (better is not False)]} in {entry['a']}."
 
 
+def is_more_than_noise(difference: Mapping[str, Any]) -> bool:
+    """Whether a paired difference has an interval and that excludes 0."""
+    return difference["low"] is not None and not difference["low"] <= 0 <= difference["high"]
+
+
 def pair_headline(comparison: Comparison, pair: Pair) -> str:
     """The answer for two runs in a few sentences: what moved, model by model."""
     told = []
     for model, compared in pair["models"].items():
-        by_figure = {entry["figure"]: entry for entry in compared["differences"]}
-        moved = [
-            figure_name(name)
-            for name, entry in by_figure.items()
-            if "More than noise" in verdict(entry, same=compared["same_predictions"])
-        ]
         if compared["same_predictions"]:
             told.append(f"{model} gives the same answers in both.")
             continue
-        area = tell(by_figure["auroc"]["difference"], signed=True)
+        area = next(e["difference"] for e in compared["differences"] if e["figure"] == "auroc")
+        moved = [
+            figure_name(entry["figure"])
+            for entry in compared["differences"]
+            if is_more_than_noise(entry["difference"])
+        ]
         which = f"more than noise in {', '.join(moved)}" if moved else "no figure beyond noise"
-        told.append(f"{model}: AUROC {area}; {which}.")
+        told.append(f"{model}: AUROC {tell(area, signed=True)}; {which}.")
     where = count(
         {"images": pair["common"]["compared"], **pair["common"]}, str(pair["common"]["unit"])
     )

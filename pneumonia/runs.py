@@ -4,7 +4,7 @@ In: the tables and manifests of finished runs. Out: sentences on settings and on
 one sees why a figure may have moved.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +58,11 @@ def setting_changes(before: Run, after: Run) -> dict[str, list[str]]:
         if old is None or new is None:
             told[stage] = [f"only in {before.name if new is None else after.name}"]
         elif old.key != new.key:
-            told[stage] = _manifest_changes(old, new)
+            told[stage] = [
+                *changes(old.configuration, new.configuration),
+                *_input_changes(before.name, old.inputs, after.name, new.inputs),
+                *_making_changes(old, new),
+            ]
     return told
 
 
@@ -96,16 +100,20 @@ def data_changes(before: Run, after: Run) -> list[str]:
     return told + _people_changes(before, after, old["patient_id"], new["patient_id"])
 
 
-def _manifest_changes(old: Manifest, new: Manifest) -> list[str]:
-    told = changes(old.configuration, new.configuration)
-    names = sorted({*old.inputs, *new.inputs})
-    told += [
-        f"reads other {name}" for name in names if old.inputs.get(name) != new.inputs.get(name)
-    ]
-    if old.version != new.version:
-        told.append(f"version {old.version} -> {new.version}")
-    if old.code != new.code:
-        told.append("other code")
+def _input_changes(
+    before: str, old: Mapping[str, str], after: str, new: Mapping[str, str]
+) -> Iterator[str]:
+    for name in sorted({*old, *new}):
+        if name in old and name in new:
+            if old[name] != new[name]:
+                yield f"reads other {name}"
+        else:
+            yield f"reads {name} only in {before if name in old else after}"
+
+
+def _making_changes(old: Manifest, new: Manifest) -> list[str]:
+    told = [] if old.version == new.version else [f"version {old.version} -> {new.version}"]
+    told += [] if old.code == new.code else ["other code"]
     return told + changes(old.libraries, new.libraries)
 
 
@@ -116,7 +124,7 @@ def _people_changes(
         by = {run.name: "person" if run.by_person else "image" for run in (before, after)}
         return [f"{name} is split by {unit}" for name, unit in by.items()]
     renamed = int((old != new).sum())
-    return [f"{_images(renamed)} belong to another person"] if renamed else []
+    return [f"people of {_images(renamed)} changed"] if renamed else []
 
 
 def _changed_boxes(old: pd.DataFrame, new: pd.DataFrame) -> set[str]:

@@ -46,7 +46,6 @@ def test_a_cached_run_imports_neither_torch_nor_lightning(finished, tmp_path):
         ("cam", "\nEDITED = 1\n", {"cam-custom_cnn", "report"}),
         ("cam", "\n# a comment\n", set()),
         ("report.html", "\n<!-- edited -->\n", {"report"}),
-        ("page.html", "\n<!-- edited -->\n", {"report"}),
         ("fitting", "\nEDITED = 1\n", set()),  # nobody loses a day of GPU time to an edit
     ],
 )
