@@ -157,12 +157,11 @@ def _compare(reference: Run, run: Run, config: EvaluationConfig) -> dict[str, An
     for model in _shared(reference, run):
         theirs, ours = (_assess(one, model, side, common.rows) for one in (run, reference))
         models[model] = {
-            "same_predictions": bool(
-                np.array_equal(theirs.answers.probability, ours.answers.probability)
-                and _threshold(run, model) == _threshold(reference, model)
-            ),
             "blocks": {ours.name: ours.block, theirs.name: theirs.block},
-            "differences": list(differences(side, theirs, ours, FIGURES)),
+            "differences": [
+                entry | {"same_answers": _same_answers(entry["figure"], theirs, ours)}
+                for entry in differences(side, theirs, ours, FIGURES)
+            ],
         }
     return {
         "run": run.name,
@@ -210,8 +209,16 @@ def _shared(reference: Run, run: Run) -> list[str]:
     return [model for model in reference.predictions if model in run.predictions]
 
 
-def _threshold(run: Run, model: str) -> float:
-    return float(run.evaluation["models"][model]["threshold"])
+def _same_answers(figure: str, a: Assessed, b: Assessed) -> bool:
+    """Whether a figure cannot differ: the same probabilities, or calls where it is of calls."""
+    if figure in COMPARED:
+        return np.array_equal(a.answers.log_odds, b.answers.log_odds)
+    calls, others = (one.answers.probability >= _threshold(one) for one in (a, b))
+    return np.array_equal(calls, others)
+
+
+def _threshold(model: Assessed) -> float:
+    return float(model.block["operating_points"][model.point]["threshold"])
 
 
 def _renamed(
@@ -224,12 +231,11 @@ def _renamed(
 
 
 def _none_left(names: Sequence[str], facts: dict[str, Any]) -> str:
-    learned = {**facts["image_learned_by"]}
     return (
         f"{names[0]} and {names[1]}: expected test images that both can be asked about, got none: "
         f"{facts['test_in_both']:,} are in test in both, of which "
         f"{facts['labels_differ']:,} have another label and "
         f"{max(facts['person_learned_by'].values()):,} a person that one run learned from; "
-        f"{sum(learned.values()):,} test images of one are in train or val of the other. Compare "
+        f"{sum(facts['image_learned_by'].values()):,} test images of one are in train or val of the other. Compare "
         "runs with the same split seed and fractions."
     )

@@ -5,7 +5,7 @@ headings, and sentences. Only an interval of a paired difference decides what is
 whether the intervals of two runs overlap is no test.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pneumonia.tables import FIGURE_NAMES, POINT_NAMES, Table, count, p_value, tell, value
@@ -64,7 +64,7 @@ def difference_table(comparison: Comparison, pair: Pair) -> Table:
             "difference": tell(entry["difference"], signed=True),
             "p": p_value(entry["p"]),
             "p, Obuchowski": p_value((entry["check"] or {}).get("p")),
-            "verdict": verdict(entry, same=compared["same_predictions"]),
+            "verdict": verdict(entry),
         }
         for model, compared in pair["models"].items()
         for entry in compared["differences"]
@@ -81,22 +81,23 @@ def change_table(pair: Pair) -> Table:
     return [*rows, {"what": "data", "difference": data}]
 
 
-def verdict(entry: Mapping[str, Any], *, same: bool) -> str:
+def verdict(entry: Mapping[str, Any]) -> str:
     """Whether a difference is more than the chance of who is in test, as a sentence.
 
     Args:
-        entry: a paired difference a - b.
-        same: both runs gave the very same answers.
+        entry: a paired difference a - b, and whether both gave the very same answers.
 
     >>> moved = {"value": 0.02, "low": 0.01, "high": 0.03, "reason": None}
-    >>> verdict({"a": "new", "b": "main", "figure": "log_loss", "difference": moved}, same=False)
+    >>> entry = {"a": "new", "b": "main", "figure": "log_loss", "difference": moved}
+    >>> verdict(entry | {"same_answers": False})
     'More than noise: worse in new.'
     """
     difference = entry["difference"]
     if difference["value"] is None:
         return f"Undefined: {difference['reason']}."
-    if same:
-        return "Not moved: the same predictions."
+    if entry["same_answers"]:
+        what = "calls" if entry["figure"] in RATE_NAMES else "probabilities"
+        return f"Not moved: the same {what}."
     if difference["low"] is None:
         return f"{str(difference['reason']).capitalize()}."
     if not is_more_than_noise(difference):
@@ -114,24 +115,31 @@ def is_more_than_noise(difference: Mapping[str, Any]) -> bool:
 
 def pair_headline(comparison: Comparison, pair: Pair) -> str:
     """The answer for two runs in a few sentences: what moved, model by model."""
-    told = []
-    for model, compared in pair["models"].items():
-        if compared["same_predictions"]:
-            told.append(f"{model} gives the same answers in both.")
-            continue
-        area = next(e["difference"] for e in compared["differences"] if e["figure"] == "auroc")
-        moved = [
-            figure_name(entry["figure"])
-            for entry in compared["differences"]
-            if is_more_than_noise(entry["difference"])
-        ]
-        which = f"more than noise in {', '.join(moved)}" if moved else "no figure beyond noise"
-        told.append(f"{model}: AUROC {tell(area, signed=True)}; {which}.")
-    where = count(
-        {"images": pair["common"]["compared"], **pair["common"]}, str(pair["common"]["unit"])
-    )
-    first = f"{pair['run']} less {comparison['reference']}, on {where} that both have in test."
-    return " ".join([first, *(told or ["They share no model."])])
+    facts = pair["common"]
+    where = count({"images": facts["compared"], **facts}, facts["unit"])
+    told = [f"{pair['run']} less {comparison['reference']}, on {where} that both have in test."]
+    told += [_moved(model, compared["differences"]) for model, compared in pair["models"].items()]
+    if not pair["models"]:
+        told.append("They share no model.")
+    everything = [e for compared in pair["models"].values() for e in compared["differences"]]
+    if everything and all(entry["same_answers"] for entry in everything) and pair["data"]:
+        told.append("Where figures of the own test sides differ, it is the data that moved them.")
+    return " ".join(told)
+
+
+def _moved(model: str, entries: Sequence[Mapping[str, Any]]) -> str:
+    """What moved of one model, in one sentence."""
+    if all(entry["same_answers"] for entry in entries):
+        return f"{model} gives the same answers in both."
+    area = next(entry for entry in entries if entry["figure"] == "auroc")
+    told = "AUROC " + tell(area["difference"], signed=True)
+    if area["same_answers"]:
+        told = "the same AUROC"
+    moved = [
+        figure_name(entry["figure"]) for entry in entries if is_more_than_noise(entry["difference"])
+    ]
+    which = f"more than noise in {', '.join(moved)}" if moved else "no figure moved beyond noise"
+    return f"{model}: {told}; {which}."
 
 
 def common_sentences(comparison: Comparison, pair: Pair) -> list[str]:

@@ -64,7 +64,7 @@ def test_after_a_data_update_it_says_what_changed_and_compares_the_rest(compared
     assert f"Compared: {tested - 2} of {tested - 1} images" in told
     assert "Left out: 1 whose label differs between the runs." in told
     assert "Left out: 1 test images of main that update does not have." in told
-    assert "Not moved: the same predictions." in told  # nothing of train and val has changed
+    assert "Not moved: the same probabilities." in told  # nothing of train and val has changed
     assert "training-custom_cnn" not in told
 
 

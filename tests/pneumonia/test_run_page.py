@@ -20,11 +20,17 @@ from pneumonia.run_tables import (
 NASTY = "<script>alert(1)</script>"
 
 
-def entry(figure, low, high, reason=None):
+def entry(figure, low, high, reason=None, same=False):
     known = reason is None or reason.startswith("no interval")
     value = 0.0 if low is None else (low + high) / 2
     difference = {"value": value if known else None, "low": low, "high": high, "reason": reason}
-    return {"a": "new", "b": "main", "figure": figure, "difference": difference}
+    return {
+        "a": "new",
+        "b": "main",
+        "figure": figure,
+        "difference": difference,
+        "same_answers": same,
+    }
 
 
 @pytest.mark.parametrize(
@@ -41,7 +47,7 @@ def entry(figure, low, high, reason=None):
     ],
 )
 def test_verdict_only_an_interval_without_0_is_more_than_noise(figure, low, high, told):
-    assert verdict(entry(figure, low, high), same=False) == told
+    assert verdict(entry(figure, low, high)) == told
 
 
 @pytest.mark.parametrize(
@@ -50,11 +56,11 @@ def test_verdict_only_an_interval_without_0_is_more_than_noise(figure, low, high
         ("no interval: 9 to resample, at least 10 needed", False,
          "No interval: 9 to resample, at least 10 needed."),
         ("one of the two is undefined", False, "Undefined: one of the two is undefined."),
-        ("no interval: the same at both its ends", True, "Not moved: the same predictions."),
+        ("no interval: the same at both its ends", True, "Not moved: the same probabilities."),
     ],
 )  # fmt: skip
 def test_verdict_without_an_interval_gives_the_reason(reason, same, told):
-    assert verdict(entry("auroc", None, None, reason), same=same) == told
+    assert verdict(entry("auroc", None, None, reason, same)) == told
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +96,9 @@ def test_tables_have_a_row_per_run_and_model_and_per_figure(comparison):
     assert len(moved) == 2 * 6
     assert moved[0]["verdict"] == f"More than noise: better in {NASTY}."
     assert moved[6]["verdict"] == f"More than noise: worse in {NASTY}."
-    assert {row["verdict"] for row in same} == {"Not moved: the same predictions."}
+    assert {row["verdict"] for row in same} == {
+        "Not moved: the same probabilities.", "Not moved: the same calls.",
+    }  # fmt: skip
     assert {row["p, Obuchowski"] for row in moved if row["figure"] != "AUROC"} == {"\N{EN DASH}"}
 
 
@@ -99,6 +107,19 @@ def test_headline_names_what_moved(comparison):
     assert moved.startswith(f"{NASTY} less main, on ")
     assert "more than noise in AUROC" in moved
     assert same.endswith("resnet18 gives the same answers in both.")
+
+
+def test_headline_tells_what_the_data_moved_from_what_the_model_did(make_run, studies):
+    tested = studies.loc[studies["split"] == "test", "image_id"]
+    fewer = studies[~studies["image_id"].isin(tested.iloc[:9])]
+    config = EvaluationConfig(n_resamples=50)
+    comparison = compare_runs([make_run("main"), make_run("fewer", studies=fewer)], config)
+    told = pair_headline(comparison, comparison["pairs"][0])
+    assert told.endswith("it is the data that moved them.")
+    comparison = compare_runs([make_run("main"), make_run("point", point="p_0.5")], config)
+    told = pair_headline(comparison, comparison["pairs"][0])
+    assert "resnet18: the same AUROC; more than noise in " in told
+    assert "data" not in told
 
 
 def test_sentences_say_what_was_compared_and_what_not(comparison):
