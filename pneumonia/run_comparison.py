@@ -236,6 +236,6 @@ def _none_left(names: Sequence[str], facts: dict[str, Any]) -> str:
         f"{facts['test_in_both']:,} are in test in both, of which "
         f"{facts['labels_differ']:,} have another label and "
         f"{max(facts['person_learned_by'].values()):,} a person that one run learned from; "
-        f"{sum(facts['image_learned_by'].values()):,} test images of one are in train or val of the other. Compare "
-        "runs with the same split seed and fractions."
+        f"{sum(facts['image_learned_by'].values()):,} test images of one are in train "
+        "or val of the other. Compare runs with the same split seed and fractions."
     )
