@@ -86,6 +86,17 @@ def predict(options: argparse.Namespace) -> int:
     return 0
 
 
+def compare(options: argparse.Namespace) -> int:
+    """Put finished runs side by side."""
+    from flows.comparison import compare_lines
+
+    for line in compare_lines(options.runs, workspace=options.workspace, out=options.out):
+        _say(line)
+    if options.out is not None:
+        _say(f"\nPage: {options.out}")
+    return 0
+
+
 def status(options: argparse.Namespace) -> int:
     """Say what is fresh and what is stale."""
     from flows.status import status_lines
@@ -154,6 +165,11 @@ def parser() -> argparse.ArgumentParser:
     predicted.add_argument("--out", type=Path, required=True, metavar="FILE.csv")
     predicted.add_argument("--run", default="main", metavar="NAME", help="default: main")
     predicted.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE")
+
+    compared = command(compare, "finished runs side by side, and what moved by more than noise")
+    compared.add_argument("runs", nargs="+", metavar="RUN", help="the first is the reference")
+    compared.add_argument("--workspace", type=Path, required=True, metavar="DIR")
+    compared.add_argument("--out", type=Path, metavar="FILE.html", help="the same as a page")
 
     _add_request(command(status, "say what is fresh, what is stale, and why"))
     checked = command(verify, "hash every file of every artifact; writes nothing")

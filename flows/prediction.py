@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pneumonia.artifacts import Artifact
+from flows.finished import finished
 from pneumonia.config import MODELS, Config, RuntimeConfig, ShardsConfig
 from pneumonia.errors import ConfigError, StaleArtifactError
 from pneumonia.machine import resolve_accelerator, workers
@@ -49,8 +49,8 @@ def predict_paths(
             raise ConfigError(
                 f"{path}: expected a DICOM file or a folder of them, got nothing. Mend the path."
             )
-    training = _finished(workspace, run, TRAINING.link_name(model))
-    predictions = _finished(workspace, run, PREDICTIONS.link_name(model))
+    training = finished(workspace, run, TRAINING.link_name(model))
+    predictions = finished(workspace, run, PREDICTIONS.link_name(model))
     if predictions.manifest.inputs["checkpoint"] != training.sha256("checkpoint.ckpt"):
         raise StaleArtifactError(
             f"{predictions.reference}: expected the calibration of {training.reference}, got that "
@@ -59,11 +59,11 @@ def predict_paths(
     shards = ShardsConfig(
         image_size=training.manifest.configuration["image_size"],
         window=training.manifest.configuration["window"],
-        accept=tuple(_finished(workspace, run, SHARDS.name).manifest.configuration["accept"]),
+        accept=tuple(finished(workspace, run, SHARDS.name).manifest.configuration["accept"]),
     )
     point = config.evaluation.operating_point
     if not operating_point_given and Workspace(workspace).linked(run, EVALUATION.name):
-        evaluation = _finished(workspace, run, EVALUATION.name)
+        evaluation = finished(workspace, run, EVALUATION.name)
         point = evaluation.manifest.configuration["operating_point"]
     table = predict_files(
         load(training.path / "checkpoint.ckpt"),
@@ -89,14 +89,3 @@ def _refuse_other_settings(config: Config) -> None:
             "--set: expected evaluation.operating_point or a setting of runtime, got another one, "
             "which is fixed in the model. Leave it out."
         )
-
-
-def _finished(root: Path, run: str, name: str) -> Artifact:
-    workspace = Workspace(root)
-    reference = workspace.linked(run, name)
-    if reference is None:
-        raise ConfigError(
-            f"{root}: expected the run {run!r} to have finished {name}, got no such artifact. "
-            "Name another model, run or workspace, or run the pipeline first."
-        )
-    return workspace.get(reference)

@@ -7,7 +7,8 @@ no test, and these speak of two checkpoints on one sample, not of architectures.
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,21 +22,53 @@ COMPARED = ("auroc", "average_precision", "log_loss", "brier")
 """Figures that two models are compared in."""
 
 
-def compare_models(
-    side: Side,
-    answers: Mapping[str, Mapping[str, Answers]],
-    models: Mapping[str, Any],
-    samples: Mapping[str, Samples],
-) -> Iterator[dict[str, Any]]:
+@dataclass(frozen=True)
+class Assessed:
+    """A model assessed on the images that it is compared on.
+
+    Args:
+        name: what the comparison calls it.
+        answers: for the images of the side.
+        block: its `M` there.
+        samples: resampled values of its figures; empty without resamples.
+        point: the operating point whose rates stand in the block.
+    """
+
+    name: str
+    answers: Answers
+    block: Mapping[str, Any]
+    samples: Samples
+    point: str
+
+    def drawn(self, name: str) -> Array | None:
+        """The resampled values of a figure or of a rate at the operating point."""
+        return self.samples.get(name, self.samples.get(f"{self.point}/{name}"))
+
+
+def compare_models(side: Side, models: Sequence[Assessed]) -> Iterator[dict[str, Any]]:
     """Paired differences a - b of every pair of models on test."""
     for a, b in itertools.combinations(models, 2):
-        for name in COMPARED:
-            values = [models[model]["test"][name]["value"] for model in (a, b)]
-            known = samples[a] and samples[b] and None not in values
-            difference = samples[a][name] - samples[b][name] if known else None
-            scores = [answers[model]["test"].log_odds for model in (a, b)]
-            check = _obuchowski(scores[0], scores[1], side) if name == "auroc" else None
-            yield _comparison(a, b, name, values, difference, side) | {"check": check}
+        yield from differences(side, a, b)
+
+
+def differences(
+    side: Side, a: Assessed, b: Assessed, names: Sequence[str] = COMPARED
+) -> Iterator[dict[str, Any]]:
+    """Paired differences a - b of two models that are assessed on the same images.
+
+    Args:
+        names: figures of the block; a rate is that at each model's own operating point.
+    """
+    for name in names:
+        values = [model.block[name]["value"] for model in (a, b)]
+        difference = None
+        first, second = a.drawn(name), b.drawn(name)
+        if first is not None and second is not None and None not in values:
+            difference = first - second
+        check = (
+            _obuchowski(a.answers.log_odds, b.answers.log_odds, side) if name == "auroc" else None
+        )
+        yield _comparison(a.name, b.name, name, values, difference, side) | {"check": check}
 
 
 def added_by_image(

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pneumonia.assessment import Answers, Samples, Side, Thresholds, assess
-from pneumonia.comparison import added_by_image, compare_models
+from pneumonia.assessment import Answers, Side, Thresholds, assess
+from pneumonia.comparison import Assessed, added_by_image, compare_models
 from pneumonia.config import EvaluationConfig
 from pneumonia.controls import MIN_SHARE, metadata_log_odds, plausible_age, spacing_values
 from pneumonia.errors import StaleArtifactError
@@ -57,12 +57,12 @@ def evaluate(
     studies = studies.sort_values("image_id", ignore_index=True)
     rows = {name: studies[studies["split"] == name] for name in ("val", "test")}
     sides = {
-        "val": _side(rows["val"], None),
-        "test": _side(rows["test"], config),
+        "val": make_side(rows["val"], None),
+        "test": make_side(rows["test"], config),
     }
     answers = {
         model: {
-            name: _answers(model, rows[name], table, operating_points[model]["calibration"])
+            name: find_answers(model, rows[name], table, operating_points[model]["calibration"])
             for name in rows
         }
         for model, table in predictions.items()
@@ -70,12 +70,13 @@ def evaluate(
     metadata = _metadata(studies, rows)
     groups = list(_subgroups(rows["test"]))
     models: dict[str, Any] = {}
-    samples: dict[str, Samples] = {}
+    tested: list[Assessed] = []
     for model, said in answers.items():
         points = operating_points[model]["operating_points"]
         chosen = config.operating_point
         val, _ = assess(sides["val"], said["val"], points, chosen)
-        test, samples[model] = assess(sides["test"], said["test"], points, chosen)
+        test, samples = assess(sides["test"], said["test"], points, chosen)
+        tested.append(Assessed(model, said["test"], test, samples, chosen))
         models[model] = {
             "val": val,
             "test": test,
@@ -90,14 +91,18 @@ def evaluate(
         "controls": _controls(sides, metadata, config),
         "models": models,
         "comparisons": [
-            *compare_models(sides["test"], answers, models, samples),
+            *compare_models(sides["test"], tested),
             *added_by_image(sides, answers, metadata),
         ],
     }
 
 
-def _side(rows: pd.DataFrame, config: EvaluationConfig | None) -> Side:
-    """The images of one side; with a configuration, with resamples of its people."""
+def make_side(rows: pd.DataFrame, config: EvaluationConfig | None) -> Side:
+    """The images of one side; with a configuration, with resamples of its people.
+
+    Args:
+        rows: patient_id and target of each image.
+    """
     people, person = np.unique(rows["patient_id"].astype(str), return_inverse=True)
     counts = None
     if config is not None:
@@ -106,9 +111,19 @@ def _side(rows: pd.DataFrame, config: EvaluationConfig | None) -> Side:
     return Side(rows["target"].to_numpy(np.bool_), person.astype(np.int64), counts)
 
 
-def _answers(
+def find_answers(
     model: str, rows: pd.DataFrame, table: pd.DataFrame, calibration: Mapping[str, float]
 ) -> Answers:
+    """A model's answers for the images of one side.
+
+    Args:
+        rows: image_id and split of each image.
+        table: image_id, logit, probability; of more images, in any order.
+        calibration: a and b of the log odds.
+
+    Raises:
+        StaleArtifactError: an image has no prediction.
+    """
     told = table.set_index("image_id")[["logit", "probability"]].reindex(rows["image_id"])
     missing = told.index[told.isna().any(axis=1)]
     if len(missing):

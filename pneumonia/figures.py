@@ -29,6 +29,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 MAP_COLOURS = "viridis"
 _PANEL_DPI = 100
+_SHORT_LABEL = 24  # letters of which two fit side by side under a curve
 _LOCK = threading.Lock()
 _STYLE: Any = {  # Any: Matplotlib types its keys one by one
     "font.family": "DejaVu Sans",  # comes with Matplotlib: no font of the machine changes a byte
@@ -295,7 +296,8 @@ def _unit_square(axis: Axes) -> None:
 
 def _legend(figure: Figure, axis: Axes) -> None:
     handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, handlelength=2.4)
+    columns = 2 if max(map(len, labels), default=0) <= _SHORT_LABEL else 1
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=2.4)
 
 
 def _svg(figure: Figure) -> bytes:

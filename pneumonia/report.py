@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from pneumonia import pictures, summary, tables
 from pneumonia.artifacts import Facts
+from pneumonia.page import render
 
 logger = logging.getLogger(__name__)
 
@@ -69,25 +69,13 @@ def write_report(
     Returns:
         bytes written and pictures embedded.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "value": tables.value,
-        "percent": tables.percent,
-        "count": tables.count,
-        "parts": tables.parts,
-    }
     scored = {model: cam for model, (cam, _) in cams.items()}
     test = pictures.probabilities(studies, predictions)
     curves = pictures.training_curves(histories)
     if test:
         curves |= pictures.test_curves(evaluation, test)
-    page = environment.get_template(REPORT).render(
+    page = render(
+        REPORT,
         run=run,
         evaluation=evaluation,
         data=evaluation["data"],

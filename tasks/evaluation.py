@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pandas as pd
+
 from pneumonia.artifacts import Facts, digest, digest_table, write_json
 from pneumonia.config import as_dict
 from pneumonia.workspace import Scratch
@@ -40,13 +42,16 @@ def plan(context: Context) -> Plan:
         "studies": digest_table(studies, STUDY_COLUMNS),
         "data facts": digest(data_facts),
         **{
-            f"predictions of {model}": digest(
-                [digest_table(table, PREDICTION_COLUMNS), decisions[model]]
-            )
+            f"predictions of {model}": digest_predictions(table, decisions[model])
             for model, table in predictions.items()
         },
     }
     return Plan(inputs, as_dict(config), write)
+
+
+def digest_predictions(table: pd.DataFrame, decisions: Any) -> str:  # noqa: ANN401 (any JSON)
+    """What an evaluation reads of a model's predictions, as its manifest states it."""
+    return digest([digest_table(table, PREDICTION_COLUMNS), decisions])
 
 
 def describe(facts: Facts) -> str:

@@ -13,6 +13,8 @@ from pneumonia.config import as_dict
 from pneumonia.workspace import Scratch, Workspace
 from tasks.caching import Context, Plan, Request, Stage
 
+TEMPLATES = ("report.html", "page.html", "macros.html")
+"""What the page is made from, in the key like code."""
 STUDY_COLUMNS = ("image_id", "split", "target", "class", "view")
 SAMPLES_PER_CLASS = 4
 MAX_PICTURE_BYTES = 200_000
@@ -68,7 +70,7 @@ def plan(context: Context) -> Plan:
         )
 
     inputs = {
-        "page": digest((files("pneumonia") / "report.html").read_text("utf-8")),
+        "page": digest([(files("pneumonia") / name).read_text("utf-8") for name in TEMPLATES]),
         "artifacts": digest(lineage),
         "samples": digest_table(samples, ["image_id", "pixel_digest"]),
     }

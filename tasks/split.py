@@ -14,7 +14,8 @@ from pneumonia.workspace import Scratch
 from tasks.caching import Context, Plan, Request, Stage
 
 IMAGE_COLUMNS = (
-    "image_id", "rows", "columns", "scale", "offset_x", "offset_y", "view", "sex", "age", "spacing",
+    "image_id", "pixel_digest", "rows", "columns", "scale", "offset_x", "offset_y", "view", "sex",
+    "age", "spacing",
 )  # fmt: skip
 BOX_COLUMNS = ("image_id", "x", "y", "width", "height")
 STORED = ("pool", "row")
@@ -26,9 +27,7 @@ def plan(context: Context) -> Plan:
     request, config = context.request, context.request.config.split
     labels = context.artifact("labels").table("labels.parquet")
     boxes = context.artifact("labels").table("boxes.parquet")
-    images = context.artifact("shards").table(
-        "images.parquet", [*IMAGE_COLUMNS, "pixel_digest", *STORED]
-    )
+    images = context.artifact("shards").table("images.parquet", [*IMAGE_COLUMNS, *STORED])
     grouping = find_grouping(request)
     persons = None if grouping is None else read_persons(grouping, config.max_match_mse)
     sides = None if request.split_file is None else read_split_file(request.split_file)
@@ -38,7 +37,7 @@ def plan(context: Context) -> Plan:
         from pneumonia.pool import ImagePool
 
         split = make_split(
-            labels, boxes, images[list(IMAGE_COLUMNS)], persons=persons, split_file=sides,
+            labels, boxes, images, persons=persons, split_file=sides,
             config=config, by_image=request.by_image, persons_path=grouping,
             split_path=request.split_file,
         )  # fmt: skip
@@ -55,7 +54,7 @@ def plan(context: Context) -> Plan:
     inputs = {
         "labels": digest_table(labels, ["image_id", "target", "class"]),
         "boxes": digest_table(boxes, BOX_COLUMNS, by=BOX_COLUMNS),
-        "images": digest_table(images, [*IMAGE_COLUMNS, "pixel_digest"]),
+        "images": digest_table(images, IMAGE_COLUMNS),
         "persons": "none" if persons is None else digest_table(persons, ["image_id", "person"]),
         "split file": "none" if sides is None else digest_table(sides, ["image_id", "split"]),
     }

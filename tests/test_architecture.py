@@ -24,7 +24,7 @@ DOORS = {
         "pneumonia.preprocess",
         "pneumonia.shards",
     },
-    "jinja2": {"pneumonia.report"},
+    "jinja2": {"pneumonia.page"},
     "matplotlib": {"pneumonia.figures"},
     "pydantic": {"pneumonia.config", "flows.pipeline"},
     "pydicom": {"pneumonia.parser"},

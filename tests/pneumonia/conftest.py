@@ -5,7 +5,10 @@ import pandas as pd
 import pytest
 
 from pneumonia import config
+from pneumonia.config import EvaluationConfig
+from pneumonia.evaluation import evaluate
 from pneumonia.pool import IMAGES
+from pneumonia.runs import Run
 from pneumonia.thresholds import operating_points as choose_points
 from pneumonia.trainer_process import TrainingJob
 
@@ -74,6 +77,32 @@ def operating_points(studies, predictions):
             ),
         }
     return decisions
+
+
+@pytest.fixture(scope="session")
+def make_run(studies, predictions, operating_points):
+    """Makes what a finished run leaves; everything is the fixtures' unless it is given."""
+
+    def make(name, **replaced):
+        given = {"studies": studies, "predictions": predictions, "decisions": operating_points}
+        given |= replaced
+        grouping, point = given.pop("grouping", "person"), given.pop("point", "youden")
+        evaluation = evaluate(
+            given["studies"], given["predictions"], given["decisions"],
+            {"grouping": grouping}, EvaluationConfig(n_resamples=0, operating_point=point),
+        )  # fmt: skip
+        ids = given["studies"]["image_id"]
+        positive = ids[given["studies"]["target"]]
+        tables = {
+            "boxes": pd.DataFrame({"image_id": positive}).assign(
+                x=10.0, y=20.0, width=100.0, height=200.0
+            ),
+            "files": pd.DataFrame({"image_id": ids, "file_digest": "d" + ids}),
+            "manifests": {},
+        }
+        return Run(name=name, evaluation=evaluation, **(tables | given))
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,42 @@
+"""Templates: filled in strictly, escaped, and all of the report's in its key."""
+
+from pathlib import Path
+
+import pytest
+from jinja2 import Environment, UndefinedError, meta
+
+from pneumonia import page
+from tasks.report import TEMPLATES
+
+FOLDER = Path(page.__file__).parent
+
+
+def reached(template):
+    """A template and all that it extends, includes or imports."""
+    tree = Environment(autoescape=True).parse((FOLDER / template).read_text("utf-8"))
+    found = {template}
+    for name in meta.find_referenced_templates(tree):
+        found |= reached(name)
+    return found
+
+
+def test_the_key_of_the_report_holds_every_template_it_is_made_from():
+    assert set(TEMPLATES) == reached("report.html")
+
+
+def test_every_template_is_reached_from_a_page():
+    assert {path.name for path in FOLDER.glob("*.html")} == reached("report.html") | reached(
+        "comparison.html"
+    )
+
+
+def test_render_escapes_values():
+    values = {"runs": [], "points": [], "cautions": ["<b>&"], "pairs": []}
+    text = page.render("comparison.html", reference="<i>", **values)
+    assert "&lt;b&gt;&amp;" in text
+    assert "<i>" not in text
+
+
+def test_render_without_a_value_is_an_error():
+    with pytest.raises(UndefinedError, match="reference"):
+        page.render("comparison.html")
