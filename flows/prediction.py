@@ -6,15 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from pneumonia.artifacts import Artifact
-from pneumonia.config import Config, RuntimeConfig, ShardsConfig
-from pneumonia.errors import ConfigError, StaleArtifactError
+from pneumonia.config import Config, RuntimeConfig
+from pneumonia.errors import ConfigError
 from pneumonia.machine import resolve_accelerator, workers
 from pneumonia.workspace import Workspace
 from tasks.evaluation import EVALUATION
-from tasks.predictions import PREDICTIONS
-from tasks.shards import SHARDS
-from tasks.training import TRAINING
+from tasks.frozen import finished, frozen_model
 
 
 def predict_paths(
@@ -47,27 +44,16 @@ def predict_paths(
             raise ConfigError(
                 f"{path}: expected a DICOM file or a folder of them, got nothing. Mend the path."
             )
-    training = _finished(workspace, run, TRAINING.link_name(model))
-    predictions = _finished(workspace, run, PREDICTIONS.link_name(model))
-    if predictions.manifest.inputs["checkpoint"] != training.sha256("checkpoint.ckpt"):
-        raise StaleArtifactError(
-            f"{predictions.reference}: expected the calibration of {training.reference}, got that "
-            f"of an earlier checkpoint of {model}. Bring the run up to date with `pneumonia run`."
-        )
-    shards = ShardsConfig(
-        image_size=training.manifest.configuration["image_size"],
-        window=training.manifest.configuration["window"],
-        accept=tuple(_finished(workspace, run, SHARDS.name).manifest.configuration["accept"]),
-    )
+    frozen = frozen_model(workspace, run, model)
     point = config.evaluation.operating_point
     if not operating_point_given and Workspace(workspace).linked(run, EVALUATION.name):
-        evaluation = _finished(workspace, run, EVALUATION.name)
+        evaluation = finished(workspace, run, EVALUATION.name)
         point = evaluation.manifest.configuration["operating_point"]
     table = predict_files(
-        load(training.path / "checkpoint.ckpt"),
+        load(frozen.training.path / "checkpoint.ckpt"),
         paths,
-        predictions.json("operating_points.json"),
-        shards=shards,
+        frozen.predictions.json("operating_points.json"),
+        shards=frozen.shards,
         operating_point=point,
         accelerator=resolve_accelerator(config),
         workers=workers(config),
@@ -87,14 +73,3 @@ def _refuse_other_settings(config: Config) -> None:
             "--set: expected evaluation.operating_point or a setting of runtime, got another one, "
             "which is fixed in the model. Leave it out."
         )
-
-
-def _finished(root: Path, run: str, name: str) -> Artifact:
-    workspace = Workspace(root)
-    reference = workspace.linked(run, name)
-    if reference is None:
-        raise ConfigError(
-            f"{root}: expected the run {run!r} to have finished {name}, got no such artifact. "
-            "Name another model, run or workspace, or run the pipeline first."
-        )
-    return workspace.get(reference)

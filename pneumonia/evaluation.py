@@ -57,12 +57,12 @@ def evaluate(
     studies = studies.sort_values("image_id", ignore_index=True)
     rows = {name: studies[studies["split"] == name] for name in ("val", "test")}
     sides = {
-        "val": _side(rows["val"], None),
-        "test": _side(rows["test"], config),
+        "val": side_of(rows["val"], None),
+        "test": side_of(rows["test"], config),
     }
     answers = {
         model: {
-            name: _answers(model, rows[name], table, operating_points[model]["calibration"])
+            name: answers_for(model, rows[name], table, operating_points[model]["calibration"])
             for name in rows
         }
         for model, table in predictions.items()
@@ -96,7 +96,7 @@ def evaluate(
     }
 
 
-def _side(rows: pd.DataFrame, config: EvaluationConfig | None) -> Side:
+def side_of(rows: pd.DataFrame, config: EvaluationConfig | None) -> Side:
     """The images of one side; with a configuration, with resamples of its people."""
     people, person = np.unique(rows["patient_id"].astype(str), return_inverse=True)
     counts = None
@@ -106,9 +106,14 @@ def _side(rows: pd.DataFrame, config: EvaluationConfig | None) -> Side:
     return Side(rows["target"].to_numpy(np.bool_), person.astype(np.int64), counts)
 
 
-def _answers(
+def answers_for(
     model: str, rows: pd.DataFrame, table: pd.DataFrame, calibration: Mapping[str, float]
 ) -> Answers:
+    """What a model says about each of the images, in the order of `rows`.
+
+    Raises:
+        StaleArtifactError: it has no prediction for one of them.
+    """
     told = table.set_index("image_id")[["logit", "probability"]].reindex(rows["image_id"])
     missing = told.index[told.isna().any(axis=1)]
     if len(missing):

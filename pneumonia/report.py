@@ -56,7 +56,9 @@ def write_report(
         cams: per model the content of `cam.json` and the folder of its PNG files.
         histories: per model epoch, train_loss, val_loss, val_auroc, learning_rate.
         predictions: per model image_id, split, logit, probability.
-        studies: image_id, split, target, class, view of every usable image.
+        evaluation: `evaluation.json`; with `external` in it, the page is that of an external test.
+        studies: image_id, split, target, class, view of every usable image; of an external test
+            those of the other data set.
         quarantine: file, image_id, reason, detail of what could not be read.
         samples: (n, side, side) images and a row of `studies` for each.
         lineage: a row per artifact: stage, key, version and what else is to be told.
@@ -86,6 +88,7 @@ def write_report(
     page = environment.get_template(REPORT).render(
         run=run,
         evaluation=evaluation,
+        external=evaluation.get("external"),
         data=evaluation["data"],
         unit=tables.unit(evaluation),
         has_intervals=tables.has_intervals(evaluation),
@@ -96,7 +99,7 @@ def write_report(
         tables=_tables(evaluation, scored, histories),
         views=_prevalence_by_view(studies),
         quarantine=_quarantine(quarantine),
-        anchors=ANCHORS,
+        anchors=[] if "external" in evaluation else ANCHORS,  # they are of the challenge
         lineage=[{name: _plain(cell) for name, cell in row.items()} for row in lineage],
         configuration=json.dumps(configuration, indent=2),
         side=samples[0].shape[-1],
@@ -132,6 +135,7 @@ def _tables(
         "operating": tables.operating_table(evaluation),
         "prevalence": tables.prevalence_table(evaluation),
         "calibration": tables.calibration_table(evaluation),
+        "shift": tables.shift_table(evaluation),
         "comparison": tables.comparison_table(evaluation),
         "subgroups": tables.subgroup_table(evaluation),
         "cam": tables.cam_table(cams),

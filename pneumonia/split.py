@@ -110,17 +110,11 @@ def make_split(
         SplitError: nothing to split, a map that names no image, a box outside its image's frame,
             a person on two sides, or a side without both classes.
     """
-    studies = images.merge(labels, on="image_id").sort_values("image_id", ignore_index=True)
-    if studies.empty:
-        raise SplitError(
-            f"expected images with a label, got none among {len(images):,} images and "
-            f"{len(labels):,} labelled ids. Check that file names and patientId agree."
-        )
-    _check_frames(boxes, studies)
+    studies = labelled_images(labels, boxes, images)
     if by_image and persons is not None and not persons["image_id"].isin(studies["image_id"]).any():
         logger.warning("The person map names none of the images, so the leak is not known.")
         persons = None
-    person, unmapped = _name_people(studies["image_id"], persons, persons_path)
+    person, unmapped = name_people(studies["image_id"], persons, persons_path)
     single = studies["image_id"].map(_image_alone)
     grouped = single if by_image else person
     studies["patient_id"] = grouped.map(patient_id)
@@ -140,8 +134,7 @@ def make_split(
         "grouping": "image" if by_image or persons is None else "person",
         "images": len(studies),
         "people": int(studies["patient_id"].nunique()),
-        "unlabelled_files": int((~images["image_id"].isin(labels["image_id"])).sum()),
-        "labels_without_file": int((~labels["image_id"].isin(images["image_id"])).sum()),
+        **count_unpaired(labels, images),
         "unmapped_images": unmapped,
         "images_not_in_split_file": int(left_out.sum()),
         "boxes_checked": int(boxes["image_id"].isin(studies["image_id"]).sum()),
@@ -149,6 +142,32 @@ def make_split(
         "leak_if_split_by_image": leak,
     }
     return Split(studies, facts)
+
+
+def labelled_images(
+    labels: pd.DataFrame, boxes: pd.DataFrame, images: pd.DataFrame
+) -> pd.DataFrame:
+    """The images that have both a file and a label, by image_id.
+
+    Raises:
+        SplitError: there is none, or a box reaches outside its image's frame.
+    """
+    studies = images.merge(labels, on="image_id").sort_values("image_id", ignore_index=True)
+    if studies.empty:
+        raise SplitError(
+            f"expected images with a label, got none among {len(images):,} images and "
+            f"{len(labels):,} labelled ids. Check that file names and patientId agree."
+        )
+    _check_frames(boxes, studies)
+    return studies
+
+
+def count_unpaired(labels: pd.DataFrame, images: pd.DataFrame) -> Facts:
+    """How many files have no label, and how many labels no file."""
+    return {
+        "unlabelled_files": int((~images["image_id"].isin(labels["image_id"])).sum()),
+        "labels_without_file": int((~labels["image_id"].isin(images["image_id"])).sum()),
+    }
 
 
 def patient_id(person: str) -> str:
@@ -172,10 +191,14 @@ def place(patient_id: str, seed: int) -> float:
     return (int.from_bytes(word) >> 11) / 2**53  # 53 bits: all that a float holds
 
 
-def _name_people(
+def name_people(
     image_ids: "pd.Series[str]", persons: pd.DataFrame | None, path: Path | None
 ) -> tuple["pd.Series[str]", int]:
-    """Name each image's person, and count the images that the map does not name."""
+    """Name each image's person, and count the images that the map does not name.
+
+    Raises:
+        SplitError: the map names none of them.
+    """
     alone = image_ids.map(_image_alone)
     if persons is None:
         return alone, 0

@@ -33,6 +33,19 @@ GROUP_NAMES = {
     "negative_class": "all positives against",
     "boxes": "area of the boxes",
 }
+SHIFT_NAMES = {
+    "prevalence": "prevalence",
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+    "recall": "sensitivity",
+    "specificity": "specificity",
+    "precision": "PPV",
+    "calibration_slope": "calibration slope (ideal 1)",
+    "calibration_intercept": "calibration intercept (ideal 0)",
+    "log_loss": "log loss",
+    "brier": "Brier score",
+}
+SIDES_OF_EXTERNAL_TEST = {"train": "home train", "val": "home val", "test": "test: the other data"}
 MEASURE_NAMES = {
     "pointing": "pointing",
     "iou": "IoU",
@@ -186,6 +199,22 @@ def comparison_table(evaluation: Evaluation) -> Table:
     ]
 
 
+def shift_table(evaluation: Evaluation) -> Table:
+    """Home test side and the other data set beside each other; empty but for an external test."""
+    if "external" not in evaluation:
+        return []
+    shift = evaluation["external"]["shift"]
+    return [
+        {
+            "figure": label,
+            "home test": tell(shift["home"][name]),
+            "here": tell(shift["here"][name]),
+            "here less home": tell(shift["difference"][name], signed=True),
+        }
+        for name, label in SHIFT_NAMES.items()
+    ]
+
+
 def subgroup_table(evaluation: Evaluation) -> Table:
     """Every subgroup of test, the models side by side."""
     models = evaluation["models"]
@@ -248,9 +277,10 @@ def count(counted: Mapping[str, Any], whom: str) -> str:
 def data_table(evaluation: Evaluation) -> Table:
     """Images, people and positives of each side; no people where the split is by image."""
     by_person = unit(evaluation) == "people"
+    names = SIDES_OF_EXTERNAL_TEST if "external" in evaluation else {}
     return [
         {
-            "side": side,
+            "side": names.get(side, side),
             "images": f"{counted['images']:,}",
             **({"people": f"{counted['people']:,}"} if by_person else {}),
             "positive": f"{counted['positives']:,}",

@@ -29,7 +29,7 @@ def plan(context: Context) -> Plan:
     images = shards.table("images.parquet", ["image_id", "pixel_digest", "pool", "row"])
     samples = choose_samples(studies).merge(images, on="image_id", validate="1:1")
     lineage = [
-        _lineage_row(name, workspace.get(reference)) for name, reference in context.upstream.items()
+        lineage_row(name, workspace.get(reference)) for name, reference in context.upstream.items()
     ]
     configuration = as_dict(context.request.config)
     del configuration["runtime"]  # the machine's, no part of the recipe
@@ -122,7 +122,8 @@ def _gallery(model: str, cam: Artifact) -> str:
     return "\n\n".join(pictures)
 
 
-def _lineage_row(name: str, artifact: Artifact) -> dict[str, Any]:
+def lineage_row(name: str, artifact: Artifact) -> dict[str, Any]:
+    """What the page tells of an artifact."""
     manifest = artifact.manifest
     return {
         "stage": name,
