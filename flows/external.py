@@ -7,6 +7,7 @@ The files are copies of a complete artifact, the report last: where it stands, a
 """
 
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,7 +107,7 @@ def publish(artifact: Artifact, out: Path) -> None:
     (out / REPORT).unlink(missing_ok=True)
     for name in gone:
         (out / name).unlink(missing_ok=True)
-    fresh = Workspace(out / WORKSPACE).state / "copy"
+    fresh = Workspace(out / WORKSPACE).state / f"copy.{os.getpid()}"
     for name in sorted({*other, REPORT}, key=lambda name: name == REPORT):
         fresh.write_bytes((artifact.path / name).read_bytes())
         fresh.replace(out / name)

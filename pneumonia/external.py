@@ -46,13 +46,14 @@ def external_studies(
 ) -> tuple[pd.DataFrame, Facts]:
     """Make every image of another data set that has a label and a file a study of test.
 
-    An image that the model was trained or tuned on has no place in a test. It is known by its
-    pixels; and one of its name is left out too, since it may be the same film, encoded anew.
+    An image of the home run has no place here: the model was fitted, tuned or tested on it. It is
+    known by its pixels; and one of its name is left out too, since it may be the same film,
+    encoded anew.
 
     Args:
         labels, boxes: as `labels.read_labels` gives them.
         images: image_id, pixel_digest, header fields and geometry.
-        known: image_id and pixel_digest of what the model was trained or tuned on.
+        known: image_id and pixel_digest of the home run's images.
         persons: as `persons.read_persons` gives them; None takes each image for a person of its
             own. People have other names than at home: number 7 of one hospital is not that of
             another.
@@ -72,10 +73,10 @@ def external_studies(
     kept = studies.loc[~(same_pixels | same_name), STUDY_COLUMNS].reset_index(drop=True)
     if kept.empty:
         raise SplitError(
-            f"expected images that the model was not trained or tuned on, got {len(studies):,}, of "
-            f"which {int(same_pixels.sum()):,} have the pixels and {int(same_name.sum()):,} more "
-            "the name of one that it was. Give another data set, or rename files and labels where "
-            "only the names agree."
+            f"expected images that the home run does not have, got {len(studies):,}, of which "
+            f"{int(same_pixels.sum()):,} have the pixels and {int(same_name.sum()):,} more the "
+            "name of one of its own. Give another data set, or rename files and labels where only "
+            "the names agree."
         )
     return kept, {
         "grouping": "image" if persons is None else "person",

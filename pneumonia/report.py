@@ -16,7 +16,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 
-from pneumonia import pictures, summary, tables
+from pneumonia import pictures, shift, summary, tables
 from pneumonia.artifacts import Facts
 
 logger = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ def write_report(
     samples: tuple[NDArray[np.uint8], pd.DataFrame],
     lineage: Sequence[Mapping[str, Any]],
     configuration: Mapping[str, Any],
+    home: tuple[pd.DataFrame, Mapping[str, pd.DataFrame]] | None = None,
 ) -> Facts:
     """Write `report.html` into `output`.
 
@@ -63,6 +64,7 @@ def write_report(
         samples: (n, side, side) images and a row of `studies` for each.
         lineage: a row per artifact: stage, key, version and what else is to be told.
         configuration: the recipe as plain values.
+        home: of an external test, studies and predictions of the run that made the model.
 
     Returns:
         bytes written and pictures embedded.
@@ -85,6 +87,8 @@ def write_report(
     curves = pictures.training_curves(histories)
     if test:
         curves |= pictures.test_curves(evaluation, test)
+    if home is not None:
+        curves |= pictures.shift_curve(pictures.probabilities(*home), test)
     page = environment.get_template(REPORT).render(
         run=run,
         evaluation=evaluation,
@@ -135,7 +139,7 @@ def _tables(
         "operating": tables.operating_table(evaluation),
         "prevalence": tables.prevalence_table(evaluation),
         "calibration": tables.calibration_table(evaluation),
-        "shift": tables.shift_table(evaluation),
+        "shift": shift.shift_table(evaluation) if "external" in evaluation else [],
         "comparison": tables.comparison_table(evaluation),
         "subgroups": tables.subgroup_table(evaluation),
         "cam": tables.cam_table(cams),

@@ -5,6 +5,13 @@ In: `evaluation.json`. Out: text, plain or Markdown.
 
 from collections.abc import Sequence
 
+from pneumonia.shift import (
+    calibration_fits,
+    external_headline,
+    nothing_fitted_here,
+    told_of_calibration,
+    unknown_of_people,
+)
 from pneumonia.tables import (
     Evaluation,
     Table,
@@ -19,8 +26,9 @@ from pneumonia.tables import (
 
 def headline(evaluation: Evaluation) -> str:
     """The answer in one sentence."""
+    beside = _beside(evaluation)
     if "external" in evaluation:
-        return _external_headline(evaluation)
+        return f"{external_headline(evaluation)}{beside}"
     side = evaluation["data"]["sides"]["test"]
     if not side["images"]:
         return "There is no test side: nothing here says how good the models are on new people."
@@ -28,7 +36,6 @@ def headline(evaluation: Evaluation) -> str:
         f"{tell(sides['test']['auroc'])} for {model}"
         for model, sides in evaluation["models"].items()
     ]
-    beside = _beside(evaluation, "")
     whom = "the models had not seen"
     if unit(evaluation) == "images":
         whom = "of people of whom the models may have seen other images"
@@ -41,7 +48,7 @@ def headline(evaluation: Evaluation) -> str:
 def reasons_to_trust(evaluation: Evaluation) -> list[str]:
     """What was done so that the figures mean something."""
     external = "external" in evaluation
-    told = _nothing_fitted_here(evaluation) if external else _sides_kept_apart(evaluation)
+    told = nothing_fitted_here(evaluation) if external else _sides_kept_apart(evaluation)
     if has_intervals(evaluation):
         whom = "people, not images" if unit(evaluation) == "people" else "images"
         told.append(f"Intervals are 95 %, from resampling {whom}.")
@@ -53,15 +60,18 @@ def reasons_to_trust(evaluation: Evaluation) -> list[str]:
                 f"The image adds to the header: {model} raises the AUROC of the metadata by "
                 f"{tell(entry['difference'], signed=True)}."
             )
-    told += [sentence for fits, sentence in _calibration(evaluation) if fits]
+    if external and calibration_fits(evaluation):
+        told.append(told_of_calibration(evaluation))
     return told
 
 
 def reasons_for_caution(evaluation: Evaluation) -> list[str]:
     """What the figures do not say."""
     data, whom = evaluation["data"], unit(evaluation)
-    told = [sentence for fits, sentence in _calibration(evaluation) if not fits]
-    told += _of_people(evaluation)
+    external = "external" in evaluation
+    told = unknown_of_people(evaluation) if external else _split_by_image(evaluation)
+    if external and not calibration_fits(evaluation):
+        told.insert(0, told_of_calibration(evaluation))
     for entry in evaluation["comparisons"]:
         low = entry["difference"]["low"]
         if entry["b"] == "metadata_only" and (low is None or low <= 0):
@@ -81,7 +91,7 @@ def reasons_for_caution(evaluation: Evaluation) -> list[str]:
     if 0 < people < 200:
         intervals = "read the intervals" if has_intervals(evaluation) else "there is no interval"
         told.append(f"The test side is small ({people:,} {whom}): {intervals}.")
-    if "external" in evaluation:
+    if external:
         told.append(
             "The figures are of this checkpoint on this sample. One other data set does not speak "
             "for the next hospital, device or year; and a test that is repeated is used up."
@@ -116,25 +126,12 @@ def markdown_table(rows: Table) -> str:
     return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
 
 
-def _external_headline(evaluation: Evaluation) -> str:
-    external = evaluation["external"]
-    shift = external["shift"]
-    told = (
-        f"External test of {external['model']} from run {external['run']}, frozen, on "
-        f"{external['data']}: on {count(evaluation['data'], unit(evaluation))}, the AUROC of lung "
-        f"opacity against everything else is {tell(shift['here']['auroc'])}"
-    )
-    if shift["home"]["n"]:
-        told += f"; on the test side of its own run it is {tell(shift['home']['auroc'])}"
-    return f"{told}.{_beside(evaluation, ', weighed as at home,')}"
-
-
-def _beside(evaluation: Evaluation, how: str) -> str:
+def _beside(evaluation: Evaluation) -> str:
     """What the header alone reaches, as a further sentence, where that is known."""
     control = evaluation["controls"]["metadata_only"]["test"]["auroc"]
     if control["value"] is None:
         return ""
-    return f" View, sex, age and pixel spacing alone{how} reach {tell(control)}."
+    return f" View, sex, age and pixel spacing alone reach {tell(control)}."
 
 
 def _sides_kept_apart(evaluation: Evaluation) -> list[str]:
@@ -153,35 +150,7 @@ def _sides_kept_apart(evaluation: Evaluation) -> list[str]:
     return told
 
 
-def _nothing_fitted_here(evaluation: Evaluation) -> list[str]:
-    left_out = evaluation["data"]["left_out"]
-    told = [
-        f"Weights, calibration and thresholds are those of run {evaluation['external']['run']}, "
-        "unchanged: nothing was fitted or chosen on these images.",
-        "No image here has the pixels or the name of one that the model was trained or tuned on",
-    ]
-    if any(left_out.values()):
-        told[1] += (
-            f"; left out for that: {left_out['same_pixels']:,} for their pixels, "
-            f"{left_out['same_name']:,} more for their name"
-        )
-    told[1] += "."
-    return told
-
-
-def _of_people(evaluation: Evaluation) -> list[str]:
-    """What is not known of people, or leaks through them."""
-    if "external" in evaluation:
-        told = [
-            "Images were compared with those of the home run, people could not be: whoever was "
-            "examined at both places may be known to the model."
-        ]
-        if unit(evaluation) == "images":
-            told.append(
-                "Who is who is not known here: each image counts as a person, and intervals over "
-                "images are too narrow where people have several."
-            )
-        return told
+def _split_by_image(evaluation: Evaluation) -> list[str]:
     if unit(evaluation) == "people":
         return []
     leak = (evaluation["data"].get("leak_if_split_by_image") or {}).get("test")
@@ -189,26 +158,6 @@ def _of_people(evaluation: Evaluation) -> list[str]:
     return [
         "The split is by image: a person may stand on two sides, every figure may flatter, "
         f"and intervals over images are too narrow where people have several.{seen}"
-    ]
-
-
-def _calibration(evaluation: Evaluation) -> list[tuple[bool, str]]:
-    """Whether the home calibration fits the other data set, and the sentence; or nothing."""
-    if "external" not in evaluation:
-        return []
-    here = evaluation["external"]["shift"]["here"]
-    slope, intercept = here["calibration_slope"], here["calibration_intercept"]
-    if slope["low"] is None or intercept["low"] is None:
-        return [(False, "Whether the home calibration fits here is not shown.")]
-    figures = f"slope {tell(slope)}, ideally 1; intercept {tell(intercept)}, ideally 0."
-    if slope["low"] <= 1 <= slope["high"] and intercept["low"] <= 0 <= intercept["high"]:
-        return [(True, f"Nothing speaks against the home calibration here: {figures}")]
-    return [
-        (
-            False,
-            f"The home calibration does not fit here: {figures} A probability is not what it "
-            "says, and thresholds cut elsewhere than they did: calibrate anew before any use.",
-        )
     ]
 
 

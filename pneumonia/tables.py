@@ -33,19 +33,6 @@ GROUP_NAMES = {
     "negative_class": "all positives against",
     "boxes": "area of the boxes",
 }
-SHIFT_NAMES = {
-    "prevalence": "prevalence",
-    "auroc": "AUROC",
-    "average_precision": "average precision",
-    "recall": "sensitivity",
-    "specificity": "specificity",
-    "precision": "PPV",
-    "calibration_slope": "calibration slope (ideal 1)",
-    "calibration_intercept": "calibration intercept (ideal 0)",
-    "log_loss": "log loss",
-    "brier": "Brier score",
-}
-SIDES_OF_EXTERNAL_TEST = {"train": "home train", "val": "home val", "test": "test: the other data"}
 MEASURE_NAMES = {
     "pointing": "pointing",
     "iou": "IoU",
@@ -199,22 +186,6 @@ def comparison_table(evaluation: Evaluation) -> Table:
     ]
 
 
-def shift_table(evaluation: Evaluation) -> Table:
-    """Home test side and the other data set beside each other; empty but for an external test."""
-    if "external" not in evaluation:
-        return []
-    shift = evaluation["external"]["shift"]
-    return [
-        {
-            "figure": label,
-            "home test": tell(shift["home"][name]),
-            "here": tell(shift["here"][name]),
-            "here less home": tell(shift["difference"][name], signed=True),
-        }
-        for name, label in SHIFT_NAMES.items()
-    ]
-
-
 def subgroup_table(evaluation: Evaluation) -> Table:
     """Every subgroup of test, the models side by side."""
     models = evaluation["models"]
@@ -277,10 +248,9 @@ def count(counted: Mapping[str, Any], whom: str) -> str:
 def data_table(evaluation: Evaluation) -> Table:
     """Images, people and positives of each side; no people where the split is by image."""
     by_person = unit(evaluation) == "people"
-    names = SIDES_OF_EXTERNAL_TEST if "external" in evaluation else {}
     return [
         {
-            "side": names.get(side, side),
+            "side": side,
             "images": f"{counted['images']:,}",
             **({"people": f"{counted['people']:,}"} if by_person else {}),
             "positive": f"{counted['positives']:,}",
@@ -288,8 +258,22 @@ def data_table(evaluation: Evaluation) -> Table:
             if counted["images"]
             else "\N{EN DASH}",
         }
-        for side, counted in evaluation["data"]["sides"].items()
+        for side, counted in _sides(evaluation).items()
     ]
+
+
+def _sides(evaluation: Evaluation) -> Mapping[str, Mapping[str, int]]:
+    """Counts per side; of an external test those of the home run too, named as such."""
+    sides: Mapping[str, Mapping[str, int]] = evaluation["data"]["sides"]
+    if "external" not in evaluation:
+        return sides
+    home = evaluation["external"]["shift"]["home"]
+    return {
+        "home train": sides["train"],
+        "home val": sides["val"],
+        "home test": {**home, "images": home["n"]},
+        "test: the other data": sides["test"],
+    }
 
 
 def p_value(p: float | None) -> str:

@@ -68,17 +68,17 @@ class Home:
         )
 
     def tables(self) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-        """Studies and predictions of the run, and its train and val images."""
+        """Studies, predictions and images of the run, the images with their side."""
         studies = self.split.table("studies.parquet", STUDY_COLUMNS)
         predictions = self.frozen.predictions.table("predictions.parquet", PREDICTION_COLUMNS)
         images = self.shards.table("images.parquet", IMAGE_COLUMNS)
-        tuning = studies.loc[studies["split"] != "test", ["image_id", "split"]]
-        return studies, predictions, tuning.merge(images, on="image_id", validate="1:1")
+        sides = studies[["image_id", "split"]]
+        return studies, predictions, sides.merge(images, on="image_id", validate="1:1")
 
-    def known(self, tuning: pd.DataFrame) -> pd.DataFrame:
-        """Name and pixels of what the model was fitted or tuned on, then or as it stands now."""
+    def known(self, images: pd.DataFrame) -> pd.DataFrame:
+        """Name and pixels of the run's images, and of those that a kept model was fitted on."""
         fitted = self.frozen.training.table("rows.parquet", KNOWN)
-        return pd.concat([fitted, tuning[list(KNOWN)]]).drop_duplicates()
+        return pd.concat([fitted, images[list(KNOWN)]]).drop_duplicates()
 
     def lineage(self) -> list[dict[str, Any]]:
         """A row per artifact of the run, for the page."""
@@ -148,10 +148,9 @@ def _plan(context: Context, home: Home, data: str) -> Plan:
     images, quarantine = shards.table("images.parquet"), shards.table("quarantine.parquet")
     grouping = None if request.by_image else find_grouping(request)
     persons = None if grouping is None else read_persons(grouping, config.split.max_match_mse)
-    home_studies, home_predictions, tuning = home.tables()
+    home_studies, home_predictions, home_images = home.tables()
     home_boxes = home.labels.table("boxes.parquet", BOX_COLUMNS)
-    home_boxes = home_boxes[home_boxes["image_id"].isin(tuning["image_id"])]
-    known = home.known(tuning)
+    known = home.known(home_images)
     decisions = frozen.predictions.json("operating_points.json")
     lineage = home.lineage() + [
         lineage_row(f"here: {name}", context.artifact(name)) for name in ("labels", "shards")
@@ -186,7 +185,7 @@ def _plan(context: Context, home: Home, data: str) -> Plan:
             labels, boxes, images, known, persons=persons, persons_path=grouping
         )
         here = studies[["image_id"]].merge(images[list(IMAGE_COLUMNS)], on="image_id")
-        val = tuning[tuning["split"] == "val"]
+        val = home_images[home_images["split"] == "val"]
         shown = [_placed(here, context.workspace.pool), _placed(val, home.pool)]
         pool = ImagePool(context.workspace.pool, pd.concat(shown, ignore_index=True))
         checkpoint = load(frozen.training.path / "checkpoint.ckpt")
@@ -228,6 +227,7 @@ def _plan(context: Context, home: Home, data: str) -> Plan:
             samples=(pool.gather_ids(samples["image_id"].tolist()), samples),
             lineage=lineage,
             configuration=configuration,
+            home=(home_studies, {model: home_predictions}),
         )
         shift = evaluation["external"]["shift"]
         return {

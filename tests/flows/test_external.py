@@ -12,7 +12,7 @@ import pytest
 from flows.external import external, publish
 from pneumonia.artifacts import Artifact, read_manifest
 from pneumonia.config import parse_settings
-from pneumonia.errors import ConfigError, PneumoniaError, StaleArtifactError
+from pneumonia.errors import ConfigError, PneumoniaError, SplitError, StaleArtifactError
 from pneumonia.phantom import encode_jpeg
 from pneumonia.secondary_capture import wrap
 from pneumonia.simulate import simulate
@@ -131,7 +131,8 @@ def test_folder_holds_the_report_and_what_it_needs(out):
     assert set(contents(out)) == FILES | {panel["file"] for panel in panels}
     page = (out / "report.html").read_text("utf-8")
     assert f"<title>External test of {MODEL} from run main on " in page
-    assert "No image here has the pixels or the name of one that the model was" in page
+    assert "No image here has the pixels or the name of one of that run" in page
+    assert "Nothing speaks against the home calibration" in page or "does not fit here" in page
     for untrue in ("no other hospital has been tried", "had not seen", "Split by image"):
         assert untrue not in page
 
@@ -167,17 +168,32 @@ def test_copy_that_is_cut_short_leaves_no_report(out, tmp_path):
     assert not (copy / "report.html").exists()
 
 
-def test_training_and_val_images_are_left_out_and_home_test_is_as_it_was(finished, tmp_path):
-    """Its own raw folder as the other data set: all that is left is the home test side."""
-    ask(finished.raw, finished, tmp_path / "out")
-    told = evaluation_of(tmp_path / "out")
-    studies = pd.read_parquet(finished.linked("split") / "studies.parquet")
-    known = int((studies["split"] != "test").sum())
-    assert told["data"]["left_out"] == {"same_pixels": known, "same_name": 0}
-    shift = told["external"]["shift"]
-    assert shift["here"]["n"] == shift["home"]["n"] == len(studies) - known
-    assert shift["here"]["auroc"]["value"] == shift["home"]["auroc"]["value"]
-    assert shift["difference"]["auroc"]["value"] == 0
+def test_films_of_the_home_run_are_left_out(finished, other, tmp_path):
+    """Some of its films lie among the others: one under its own name, one renamed."""
+    raw = tmp_path / "other"
+    shutil.copytree(other, raw)
+    mine = pd.read_csv(finished.raw / LABELS).drop_duplicates("patientId").head(2)
+    names = [mine["patientId"].iloc[0], "renamed"]
+    for name, known in zip(names, mine["patientId"], strict=True):
+        shutil.copy(finished.raw / IMAGES / f"{known}.dcm", raw / IMAGES / f"{name}.dcm")
+    table = pd.concat([pd.read_csv(raw / LABELS), mine.assign(patientId=names)])
+    table.to_csv(raw / LABELS, index=False)
+    (raw / IMAGES / f"{mine['patientId'].iloc[1]}.dcm").write_bytes(
+        next((other / IMAGES).iterdir()).read_bytes()
+    )
+    table = pd.concat([table, mine.iloc[1:]])
+    table.to_csv(raw / LABELS, index=False)
+    ask(raw, finished, tmp_path / "out")
+    data = evaluation_of(tmp_path / "out")["data"]
+    assert data["left_out"] == {"same_pixels": 2, "same_name": 1}
+    predicted = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert not set(predicted["image_id"]) & {*mine["patientId"], "renamed"}
+
+
+def test_the_home_data_set_itself_is_refused(finished, tmp_path):
+    with pytest.raises(SplitError, match="expected images that the home run does not have"):
+        ask(finished.raw, finished, tmp_path / "out")
+    assert not (tmp_path / "out" / "report.html").exists()
 
 
 def test_by_image_speaks_of_images(finished, other, tmp_path):

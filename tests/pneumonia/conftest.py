@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from pneumonia import config
+from pneumonia.external import external_predictions
 from pneumonia.pool import IMAGES
 from pneumonia.thresholds import operating_points as choose_points
 from pneumonia.trainer_process import TrainingJob
@@ -74,6 +75,22 @@ def operating_points(studies, predictions):
             ),
         }
     return decisions
+
+
+@pytest.fixture(scope="session")
+def other(studies, operating_points):
+    """Of another hospital: 700 images of 300 people, 12 % positive, their logits 1.5 too high."""
+    rng = np.random.default_rng(5)
+    target = rng.random(700) < 0.12
+    rows = studies.sample(700, random_state=0).assign(
+        image_id=[f"other-{i:04d}" for i in range(700)],
+        patient_id=[f"other-{i % 300}" for i in range(700)],
+        split="test",
+        target=target,
+    )
+    rows = rows.reset_index(drop=True)
+    logit = rng.normal(size=700) + 2.2 * target + 1.5
+    return rows, external_predictions(rows, logit, operating_points["resnet18"])
 
 
 @pytest.fixture(scope="session")

@@ -48,22 +48,6 @@ def decisions(operating_points):
     return operating_points[MODEL]
 
 
-@pytest.fixture
-def other(studies, decisions):
-    """700 images of 300 people, 12 % positive, whose logits are 1.5 too high."""
-    rng = np.random.default_rng(5)
-    target = rng.random(700) < 0.12
-    rows = studies.sample(700, random_state=0).assign(
-        image_id=[f"other-{i:04d}" for i in range(700)],
-        patient_id=[f"other-{i % 300}" for i in range(700)],
-        split="test",
-        target=target,
-    )
-    rows = rows.reset_index(drop=True)
-    logit = rng.normal(size=700) + 2.2 * target + 1.5
-    return rows, external_predictions(rows, logit, decisions)
-
-
 def test_external_studies_are_all_test_and_nobody_has_a_home_name():
     labels, boxes, images, persons = other_set()
     studies, facts = external_studies(labels, boxes, images, known(), persons=persons)
@@ -86,7 +70,7 @@ def test_external_studies_names_no_person_as_the_home_run_would():
     assert not set(studies["patient_id"]) & set(at_home["patient_id"])
 
 
-def test_external_studies_leave_out_what_the_model_was_trained_or_tuned_on():
+def test_external_studies_leave_out_what_the_home_run_has():
     labels, boxes, images, persons = other_set()
     seen = known(
         names=["image-00003", "image-00004"], pixels=["image-00007 pixels", "image-00003 pixels"]
@@ -103,7 +87,7 @@ def test_external_studies_count_files_and_labels_without_a_partner():
     assert (facts["unlabelled_files"], facts["labels_without_file"]) == (3, 2)
 
 
-def test_external_studies_of_the_training_set_raise():
+def test_external_studies_of_the_home_run_itself_raise():
     labels, boxes, images, persons = other_set()
     with pytest.raises(SplitError, match=r"got 30, of which 30 have the pixels and 0 more"):
         external_studies(labels, boxes, images, images, persons=persons)
