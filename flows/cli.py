@@ -97,6 +97,21 @@ def compare(options: argparse.Namespace) -> int:
     return 0
 
 
+def evaluate(options: argparse.Namespace) -> int:
+    """Test a finished model, frozen, on another labelled data set."""
+    asked = {
+        name: getattr(options, name)
+        for name in ("raw", "workspace", "model", "out", "persons", "by_image", "run")
+    } | {"config": parse_settings(options.set)}
+    with embedded.prefect_api() as wait:
+        from flows.external import external, prepare
+
+        prepare(**asked)
+        wait()
+        external(**asked)
+    return 0
+
+
 def status(options: argparse.Namespace) -> int:
     """Say what is fresh and what is stale."""
     from flows.status import status_lines
@@ -170,6 +185,18 @@ def parser() -> argparse.ArgumentParser:
     compared.add_argument("runs", nargs="+", metavar="RUN", help="the first is the reference")
     compared.add_argument("--workspace", type=Path, required=True, metavar="DIR")
     compared.add_argument("--out", type=Path, metavar="FILE.html", help="the same as a page")
+
+    tested = command(evaluate, "test a finished model, frozen, on another labelled data set")
+    tested.add_argument("--raw", type=Path, required=True, metavar="OTHER", help="the other data")
+    tested.add_argument("--workspace", type=Path, required=True, metavar="DIR", help="the model's")
+    tested.add_argument("--model", required=True, metavar="NAME")
+    tested.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the report")
+    tested.add_argument("--persons", type=Path, metavar="FILE", help="whose image is whose")
+    tested.add_argument(
+        "--by-image", action="store_true", help="take each image for a person of its own"
+    )
+    tested.add_argument("--run", default="main", metavar="NAME", help="default: main")
+    tested.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE")
 
     _add_request(command(status, "say what is fresh, what is stale, and why"))
     checked = command(verify, "hash every file of every artifact; writes nothing")

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.finished import finished
 from pneumonia.artifacts import Artifact, digest_table
 from pneumonia.config import EvaluationConfig
 from pneumonia.errors import ConfigError, StaleArtifactError
@@ -19,6 +18,7 @@ from pneumonia.run_tables import (
 from pneumonia.runs import Run
 from pneumonia.tables import Table
 from tasks.evaluation import EVALUATION, PREDICTION_COLUMNS, STUDY_COLUMNS, digest_predictions
+from tasks.frozen import finished
 from tasks.labels import LABELS
 from tasks.predictions import PREDICTIONS
 from tasks.shards import SHARDS

@@ -6,15 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from flows.finished import finished
-from pneumonia.config import MODELS, Config, RuntimeConfig, ShardsConfig
-from pneumonia.errors import ConfigError, StaleArtifactError
+from pneumonia.config import MODELS, Config, RuntimeConfig
+from pneumonia.errors import ConfigError
 from pneumonia.machine import resolve_accelerator, workers
 from pneumonia.workspace import Workspace
 from tasks.evaluation import EVALUATION
-from tasks.predictions import PREDICTIONS
-from tasks.shards import SHARDS
-from tasks.training import TRAINING
+from tasks.frozen import finished, frozen_model
 
 
 def predict_paths(
@@ -49,27 +46,16 @@ def predict_paths(
             raise ConfigError(
                 f"{path}: expected a DICOM file or a folder of them, got nothing. Mend the path."
             )
-    training = finished(workspace, run, TRAINING.link_name(model))
-    predictions = finished(workspace, run, PREDICTIONS.link_name(model))
-    if predictions.manifest.inputs["checkpoint"] != training.sha256("checkpoint.ckpt"):
-        raise StaleArtifactError(
-            f"{predictions.reference}: expected the calibration of {training.reference}, got that "
-            f"of an earlier checkpoint of {model}. Bring the run up to date with `pneumonia run`."
-        )
-    shards = ShardsConfig(
-        image_size=training.manifest.configuration["image_size"],
-        window=training.manifest.configuration["window"],
-        accept=tuple(finished(workspace, run, SHARDS.name).manifest.configuration["accept"]),
-    )
+    frozen = frozen_model(workspace, run, model)
     point = config.evaluation.operating_point
     if not operating_point_given and Workspace(workspace).linked(run, EVALUATION.name):
         evaluation = finished(workspace, run, EVALUATION.name)
         point = evaluation.manifest.configuration["operating_point"]
     table = predict_files(
-        load(training.path / "checkpoint.ckpt"),
+        load(frozen.training.path / "checkpoint.ckpt"),
         paths,
-        predictions.json("operating_points.json"),
-        shards=shards,
+        frozen.predictions.json("operating_points.json"),
+        shards=frozen.shards,
         operating_point=point,
         accelerator=resolve_accelerator(config),
         workers=workers(config),

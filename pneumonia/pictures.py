@@ -87,8 +87,7 @@ def test_curves(
         roc[model] = (curve.fall_out, curve.recall)
         gains = np.diff(curve.recall, prepend=-1.0) > 0  # the points that the step sum adds up
         precision[model] = (curve.recall[gains], curve.precision[gains])
-        bins = reliability(probability, target, np.clip(len(target) // MIN_BIN, 3, 15).item())
-        calibration[model] = (bins.probability, bins.observed)
+        calibration[model] = _reliability(probability, target)
         benefit[model] = net_benefit(probability, target, threshold)
         block = evaluation["models"][model]["test"]
         areas.append(f"{model} {tables.value(block['auroc'])}")
@@ -116,6 +115,19 @@ def test_curves(
             "Net benefit over the threshold probability, beside calling everyone and no one.",
         ),
     }
+
+
+def shift_curve(home: Scores, here: Scores) -> dict[str, Picture]:
+    """Calibration of the one model at home and here; nothing where either lacks a class."""
+    if not home or not here:
+        return {}
+    sides = {
+        name: _reliability(*scores)
+        for side, name in ((home, "home test"), (here, "here"))
+        for scores in side.values()
+    }
+    told = "Observed share of positives over predicted probability, on the home test and here."
+    return {"shift": _svg(figures.calibration_curves(sides), told)}
 
 
 def histograms(test: Scores) -> dict[str, Picture]:
@@ -184,6 +196,14 @@ def samples(images: NDArray[np.uint8], rows: pd.DataFrame) -> list[dict[str, Any
         picture = _png(figures.image_png(image), f"Image {row['image_id']}: {caption}.")
         told.append({"caption": caption, "picture": picture, "image_id": row["image_id"]})
     return told
+
+
+def _reliability(
+    probability: NDArray[np.float64], target: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean probability and observed share of positives, per bin of equal mass."""
+    bins = reliability(probability, target, np.clip(len(target) // MIN_BIN, 3, 15).item())
+    return bins.probability, bins.observed
 
 
 def _ends(figure: Mapping[str, Any]) -> tuple[float | None, float | None, float | None]:

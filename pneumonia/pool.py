@@ -57,7 +57,8 @@ class ImagePool:
 
     Args:
         pool: the folder of pool shards, `WORKSPACE/pool`.
-        images: has `image_id`, `pool` and `row`; positions count its rows from 0.
+        images: has `image_id`, `pool` and `row`; positions count its rows from 0. `pool` is the
+            key of a shard, or, for images of two workspaces, the absolute path of its folder.
     """
 
     def __init__(self, pool: Path, images: pd.DataFrame) -> None:

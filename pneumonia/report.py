@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pneumonia import pictures, summary, tables
+from pneumonia import pictures, shift, summary, tables
 from pneumonia.artifacts import Facts
 from pneumonia.page import render
 
@@ -51,6 +51,7 @@ def write_report(
     samples: tuple[NDArray[np.uint8], pd.DataFrame],
     lineage: Sequence[Mapping[str, Any]],
     configuration: Mapping[str, Any],
+    home: tuple[pd.DataFrame, Mapping[str, pd.DataFrame]] | None = None,
 ) -> Facts:
     """Write `report.html` into `output`.
 
@@ -59,12 +60,15 @@ def write_report(
         cams: per model the content of `cam.json` and the folder of its PNG files.
         histories: per model epoch, train_loss, val_loss, val_auroc, learning_rate.
         predictions: per model image_id, split, logit, probability.
-        studies: image_id, split, target, class, view of every usable image.
+        evaluation: `evaluation.json`; with `external` in it, the page is that of an external test.
+        studies: image_id, split, target, class, view of every usable image; of an external test
+            those of the other data set.
         quarantine: file, image_id, reason, detail of what could not be read.
         duplicates: as `duplicates.find_duplicates` gives them.
         samples: (n, side, side) images and a row of `studies` for each.
         lineage: a row per artifact: stage, key, version and what else is to be told.
         configuration: the recipe as plain values.
+        home: of an external test, studies and predictions of the run that made the model.
 
     Returns:
         bytes written and pictures embedded.
@@ -74,10 +78,13 @@ def write_report(
     curves = pictures.training_curves(histories)
     if test:
         curves |= pictures.test_curves(evaluation, test)
+    if home is not None:
+        curves |= pictures.shift_curve(pictures.probabilities(*home), test)
     page = render(
         REPORT,
         run=run,
         evaluation=evaluation,
+        external=evaluation.get("external"),
         data=evaluation["data"],
         unit=tables.unit(evaluation),
         has_intervals=tables.has_intervals(evaluation),
@@ -89,7 +96,7 @@ def write_report(
         views=_prevalence_by_view(studies),
         quarantine=_quarantine(quarantine),
         duplicates=_duplicates(duplicates),
-        anchors=ANCHORS,
+        anchors=[] if "external" in evaluation else ANCHORS,  # they are of the challenge
         lineage=[{name: _plain(cell) for name, cell in row.items()} for row in lineage],
         configuration=json.dumps(configuration, indent=2),
         side=samples[0].shape[-1],
@@ -125,6 +132,7 @@ def _tables(
         "operating": tables.operating_table(evaluation),
         "prevalence": tables.prevalence_table(evaluation),
         "calibration": tables.calibration_table(evaluation),
+        "shift": shift.shift_table(evaluation) if "external" in evaluation else [],
         "comparison": tables.comparison_table(evaluation),
         "subgroups": tables.subgroup_table(evaluation),
         "cam": tables.cam_table(cams),

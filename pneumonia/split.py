@@ -17,6 +17,7 @@ from pneumonia.artifacts import Facts
 from pneumonia.config import SplitConfig
 from pneumonia.csv_files import read_rows, refuse_rows, refuse_spaces
 from pneumonia.errors import SplitError
+from pneumonia.people import check_mapped, image_alone, name_people, patient_id, told
 
 logger = logging.getLogger(__name__)
 
@@ -111,20 +112,14 @@ def make_split(
             `split.max_unmapped` of them, a box outside its image's frame, a person on two sides,
             or a side without both classes.
     """
-    studies = images.merge(labels, on="image_id").sort_values("image_id", ignore_index=True)
-    if studies.empty:
-        raise SplitError(
-            f"expected images with a label, got none among {len(images):,} images and "
-            f"{len(labels):,} labelled ids. Check that file names and patientId agree."
-        )
-    _check_frames(boxes, studies)
+    studies = labelled_images(labels, boxes, images)
     if by_image and persons is not None and not persons["image_id"].isin(studies["image_id"]).any():
         logger.warning("The person map names none of the images, so the leak is not known.")
         persons = None
-    person, unmapped = _name_people(studies["image_id"], persons, persons_path)
+    person, unmapped = name_people(studies["image_id"], persons, persons_path)
     if not by_image:
-        _check_mapped(studies["image_id"], persons, config, persons_path)
-    single = studies["image_id"].map(_image_alone)
+        check_mapped(studies["image_id"], persons, persons_path, max_unmapped=config.max_unmapped)
+    single = studies["image_id"].map(image_alone)
     grouped = single if by_image else person
     studies["patient_id"] = grouped.map(patient_id)
     if split_file is None:
@@ -144,8 +139,7 @@ def make_split(
         "grouping": "image" if by_image or persons is None else "person",
         "images": len(studies),
         "people": int(studies["patient_id"].nunique()),
-        "unlabelled_files": int((~images["image_id"].isin(labels["image_id"])).sum()),
-        "labels_without_file": int((~labels["image_id"].isin(images["image_id"])).sum()),
+        **count_unpaired(labels, images),
         "unmapped_images": unmapped,
         "images_not_in_split_file": int(left_out.sum()),
         "boxes_checked": int(boxes["image_id"].isin(studies["image_id"]).sum()),
@@ -155,15 +149,30 @@ def make_split(
     return Split(studies, facts)
 
 
-def patient_id(person: str) -> str:
-    """The name a person has from here on: 16 hexadecimal digits, the same under every seed.
+def labelled_images(
+    labels: pd.DataFrame, boxes: pd.DataFrame, images: pd.DataFrame
+) -> pd.DataFrame:
+    """The images that have both a file and a label, by image_id.
 
-    Runs that are compared resample the same people, whatever their splits.
-
-    >>> patient_id("person 00010007")
-    '13af9d293de58d4c'
+    Raises:
+        SplitError: there is none, or a box reaches outside its image's frame.
     """
-    return hashlib.blake2b(person.encode(), digest_size=8, person=b"patient_id").hexdigest()
+    studies = images.merge(labels, on="image_id").sort_values("image_id", ignore_index=True)
+    if studies.empty:
+        raise SplitError(
+            f"expected images with a label, got none among {len(images):,} images and "
+            f"{len(labels):,} labelled ids. Check that file names and patientId agree."
+        )
+    _check_frames(boxes, studies)
+    return studies
+
+
+def count_unpaired(labels: pd.DataFrame, images: pd.DataFrame) -> Facts:
+    """How many files have no label, and how many labels no file."""
+    return {
+        "unlabelled_files": int((~images["image_id"].isin(labels["image_id"])).sum()),
+        "labels_without_file": int((~labels["image_id"].isin(images["image_id"])).sum()),
+    }
 
 
 def place(patient_id: str, seed: int) -> float:
@@ -176,48 +185,6 @@ def place(patient_id: str, seed: int) -> float:
     return (int.from_bytes(word) >> 11) / 2**53  # 53 bits: all that a float holds
 
 
-def _name_people(
-    image_ids: "pd.Series[str]", persons: pd.DataFrame | None, path: Path | None
-) -> tuple["pd.Series[str]", int]:
-    """Name each image's person, and count the images that the map does not name."""
-    alone = image_ids.map(_image_alone)
-    if persons is None:
-        return alone, 0
-    person = image_ids.map(persons.set_index("image_id")["person"])
-    if person.isna().all():
-        raise SplitError(
-            f"{_told(path)}expected a person map that names these images (first: "
-            f"{image_ids.iloc[0]}), got one that names none (first: "
-            f"{next(iter(persons['image_id']), 'no row')}). "
-            "Give `--persons` the map of this data set, or split with `--by-image`."
-        )
-    return ("person " + person).fillna(alone), int(person.isna().sum())
-
-
-def _check_mapped(
-    image_ids: "pd.Series[str]",
-    persons: pd.DataFrame | None,
-    config: SplitConfig,
-    path: Path | None,
-) -> None:
-    """A map that was not extended with the data leaks people: each of its gaps is a new person."""
-    if persons is None:
-        return
-    gaps = image_ids[~image_ids.isin(persons["image_id"])]
-    if len(gaps) > config.max_unmapped * len(image_ids):
-        raise SplitError(
-            f"{_told(path)}expected a person for at least {1 - config.max_unmapped:.0%} of "
-            f"{len(image_ids):,} images, got none for {len(gaps):,} (first: {gaps.iloc[0]}). "
-            "Complete the map, or raise `split.max_unmapped`: each of them is then a person of "
-            "its own, on any side."
-        )
-    if len(gaps):
-        logger.warning(
-            "The person map names nobody for %d of %d images (first: %s): each is taken for a "
-            "person of its own.", len(gaps), len(image_ids), gaps.iloc[0],
-        )  # fmt: skip
-
-
 def _tell_missing(labels: pd.DataFrame, images: pd.DataFrame) -> None:
     """Labelled images without a file are left out; a folder half copied looks like that."""
     missing = labels.loc[~labels["image_id"].isin(images["image_id"]), "image_id"]
@@ -226,11 +193,6 @@ def _tell_missing(labels: pd.DataFrame, images: pd.DataFrame) -> None:
             "%d of %d labelled images have no readable file and are left out (first: %s).",
             len(missing), len(labels), missing.iloc[0],
         )  # fmt: skip
-
-
-def _image_alone(image_id: str) -> str:
-    """The name of a person known by one image alone; no map's person has it."""
-    return f"image {image_id}"
 
 
 def _deal(patient_ids: "pd.Series[str]", config: SplitConfig) -> "pd.Series[str]":
@@ -247,7 +209,7 @@ def _look_up(
     sides = image_ids.map(split_file.set_index("image_id")["split"])
     if sides.isna().all():
         raise SplitError(
-            f"{_told(path)}expected a split file that names these images (first: "
+            f"{told(path)}expected a split file that names these images (first: "
             f"{image_ids.iloc[0]}), got one that names none (first: "
             f"{split_file['image_id'].iloc[0]}). "
             "Give `--split-file` the split of this data set."
@@ -283,7 +245,7 @@ def _check_nobody_on_two_sides(studies: pd.DataFrame, path: Path | None) -> None
         first = torn[torn["patient_id"] == torn["patient_id"].iloc[0]].drop_duplicates("split")
         where = " and ".join(f"{row.image_id} in {row.split}" for row in first.itertuples())
         raise SplitError(
-            f"{_told(path)}{torn['patient_id'].nunique():,} people are on more than one side, "
+            f"{told(path)}{torn['patient_id'].nunique():,} people are on more than one side, "
             f"expected none (first: {where}). Correct the split file, or split with `--by-image`."
         )
 
@@ -301,14 +263,9 @@ def _check_classes(studies: pd.DataFrame, *, given: bool, path: Path | None) -> 
             continue
         if not (counts["positives"] and negatives):
             raise SplitError(
-                f"{_told(path)}{side}: expected images of both classes, got "
+                f"{told(path)}{side}: expected images of both classes, got "
                 f"{counts['positives']:,} positive and {negatives:,} negative. {cure}"
             )
-
-
-def _told(path: Path | None) -> str:
-    """The file that a sentence is about, where it is known."""
-    return f"{path}: " if path else ""
 
 
 def _count(side: pd.DataFrame) -> Facts:

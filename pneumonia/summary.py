@@ -5,6 +5,13 @@ In: `evaluation.json`. Out: text, plain or Markdown.
 
 from collections.abc import Sequence
 
+from pneumonia.shift import (
+    calibration_fits,
+    external_headline,
+    nothing_fitted_here,
+    told_of_calibration,
+    unknown_of_people,
+)
 from pneumonia.tables import (
     Evaluation,
     Table,
@@ -19,6 +26,9 @@ from pneumonia.tables import (
 
 def headline(evaluation: Evaluation) -> str:
     """The answer in one sentence."""
+    beside = _beside(evaluation)
+    if "external" in evaluation:
+        return f"{external_headline(evaluation)}{beside}"
     side = evaluation["data"]["sides"]["test"]
     if not side["images"]:
         return "There is no test side: nothing here says how good the models are on new people."
@@ -26,12 +36,6 @@ def headline(evaluation: Evaluation) -> str:
         f"{tell(sides['test']['auroc'])} for {model}"
         for model, sides in evaluation["models"].items()
     ]
-    control = evaluation["controls"]["metadata_only"]["test"]["auroc"]
-    beside = (
-        f" View, sex, age and pixel spacing alone reach {tell(control)}."
-        if control["value"] is not None
-        else ""
-    )
     whom = "the models had not seen"
     if unit(evaluation) == "images":
         whom = "of people of whom the models may have seen other images"
@@ -43,18 +47,8 @@ def headline(evaluation: Evaluation) -> str:
 
 def reasons_to_trust(evaluation: Evaluation) -> list[str]:
     """What was done so that the figures mean something."""
-    data, told = evaluation["data"], []
-    if data.get("grouping") == "person":
-        leak = (data.get("leak_if_split_by_image") or {}).get("test")
-        would = (
-            f" Split by image, {percent(leak, 0)} of the test images would show a person of train."
-            if leak is not None
-            else ""
-        )
-        told.append(f"No person stands on two sides.{would}")
-    frozen = "Calibration and thresholds were chosen on val and frozen"
-    tested = data["sides"]["test"]["images"] > 0
-    told.append(f"{frozen}; the figures here are of test." if tested else f"{frozen}.")
+    external = "external" in evaluation
+    told = nothing_fitted_here(evaluation) if external else _sides_kept_apart(evaluation)
     if has_intervals(evaluation):
         whom = "people, not images" if unit(evaluation) == "people" else "images"
         told.append(f"Intervals are 95 %, from resampling {whom}.")
@@ -66,20 +60,18 @@ def reasons_to_trust(evaluation: Evaluation) -> list[str]:
                 f"The image adds to the header: {model} raises the AUROC of the metadata by "
                 f"{tell(entry['difference'], signed=True)}."
             )
+    if external and calibration_fits(evaluation):
+        told.append(told_of_calibration(evaluation))
     return told
 
 
 def reasons_for_caution(evaluation: Evaluation) -> list[str]:
     """What the figures do not say."""
-    data, told = evaluation["data"], []
-    whom = unit(evaluation)
-    if whom == "images":
-        leak = (data.get("leak_if_split_by_image") or {}).get("test")
-        seen = "" if leak is None else f" {percent(leak, 0)} of the test images show one of train."
-        told.append(
-            "The split is by image: a person may stand on two sides, every figure may flatter, "
-            f"and intervals over images are too narrow where people have several.{seen}"
-        )
+    data, whom = evaluation["data"], unit(evaluation)
+    external = "external" in evaluation
+    told = unknown_of_people(evaluation) if external else _split_by_image(evaluation)
+    if external and not calibration_fits(evaluation):
+        told.insert(0, told_of_calibration(evaluation))
     for entry in evaluation["comparisons"]:
         low = entry["difference"]["low"]
         if entry["b"] == "metadata_only" and (low is None or low <= 0):
@@ -92,7 +84,7 @@ def reasons_for_caution(evaluation: Evaluation) -> list[str]:
     if twice:
         told.append(
             f"{twice:,} test {'image shows' if twice == 1 else 'images show'} the same film as one "
-            "of train or val under another name: the person map may be wrong there."
+            "of train or val under another name: what was learned from it flatters there."
         )
     told.append(
         "The target is lung opacity as readers marked it, not pneumonia as diagnosed in a patient."
@@ -105,10 +97,16 @@ def reasons_for_caution(evaluation: Evaluation) -> list[str]:
     if 0 < people < 200:
         intervals = "read the intervals" if has_intervals(evaluation) else "there is no interval"
         told.append(f"The test side is small ({people:,} {whom}): {intervals}.")
-    told.append(
-        "The figures are of these checkpoints on this sample, not of the architectures, and no "
-        "other hospital has been tried. Figures on val are optimistic."
-    )
+    if external:
+        told.append(
+            "The figures are of this checkpoint on this sample. One other data set does not speak "
+            "for the next hospital, device or year; and a test that is repeated is used up."
+        )
+    else:
+        told.append(
+            "The figures are of these checkpoints on this sample, not of the architectures, and "
+            "no other hospital has been tried. Figures on val are optimistic."
+        )
     return told
 
 
@@ -132,6 +130,41 @@ def markdown_table(rows: Table) -> str:
         return ""
     lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
     return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+
+
+def _beside(evaluation: Evaluation) -> str:
+    """What the header alone reaches, as a further sentence, where that is known."""
+    control = evaluation["controls"]["metadata_only"]["test"]["auroc"]
+    if control["value"] is None:
+        return ""
+    return f" View, sex, age and pixel spacing alone reach {tell(control)}."
+
+
+def _sides_kept_apart(evaluation: Evaluation) -> list[str]:
+    data, told = evaluation["data"], []
+    if data.get("grouping") == "person":
+        leak = (data.get("leak_if_split_by_image") or {}).get("test")
+        would = (
+            f" Split by image, {percent(leak, 0)} of the test images would show a person of train."
+            if leak is not None
+            else ""
+        )
+        told.append(f"No person stands on two sides.{would}")
+    frozen = "Calibration and thresholds were chosen on val and frozen"
+    tested = data["sides"]["test"]["images"] > 0
+    told.append(f"{frozen}; the figures here are of test." if tested else f"{frozen}.")
+    return told
+
+
+def _split_by_image(evaluation: Evaluation) -> list[str]:
+    if unit(evaluation) == "people":
+        return []
+    leak = (evaluation["data"].get("leak_if_split_by_image") or {}).get("test")
+    seen = "" if leak is None else f" {percent(leak, 0)} of the test images show one of train."
+    return [
+        "The split is by image: a person may stand on two sides, every figure may flatter, "
+        f"and intervals over images are too narrow where people have several.{seen}"
+    ]
 
 
 def _listed(items: Sequence[str]) -> str:

@@ -258,8 +258,22 @@ def data_table(evaluation: Evaluation) -> Table:
             if counted["images"]
             else "\N{EN DASH}",
         }
-        for side, counted in evaluation["data"]["sides"].items()
+        for side, counted in _sides(evaluation).items()
     ]
+
+
+def _sides(evaluation: Evaluation) -> Mapping[str, Mapping[str, int]]:
+    """Counts per side; of an external test those of the home run too, named as such."""
+    sides: Mapping[str, Mapping[str, int]] = evaluation["data"]["sides"]
+    if "external" not in evaluation:
+        return sides
+    home = evaluation["external"]["shift"]["home"]
+    return {
+        "home train": sides["train"],
+        "home val": sides["val"],
+        "home test": {**home, "images": home["n"]},
+        "test: the other data": sides["test"],
+    }
 
 
 def p_value(p: float | None) -> str:

@@ -31,7 +31,7 @@ def plan(context: Context) -> Plan:
     images = shards.table("images.parquet", ["image_id", "pixel_digest", "pool", "row"])
     samples = choose_samples(studies).merge(images, on="image_id", validate="1:1")
     lineage = [
-        _lineage_row(name, workspace.get(reference)) for name, reference in context.upstream.items()
+        lineage_row(name, workspace.get(reference)) for name, reference in context.upstream.items()
     ]
     configuration = as_dict(context.request.config)
     del configuration["runtime"]  # the machine's, no part of the recipe
@@ -70,11 +70,16 @@ def plan(context: Context) -> Plan:
         )
 
     inputs = {
-        "page": digest([(files("pneumonia") / name).read_text("utf-8") for name in TEMPLATES]),
+        "page": digest_page(),
         "artifacts": digest(lineage),
         "samples": digest_table(samples, ["image_id", "pixel_digest"]),
     }
     return Plan(inputs, {"run": context.request.run, "configuration": configuration}, write)
+
+
+def digest_page() -> str:
+    """Digest of the templates that a report is written with."""
+    return digest([(files("pneumonia") / name).read_text("utf-8") for name in TEMPLATES])
 
 
 def choose_samples(studies: pd.DataFrame) -> pd.DataFrame:
@@ -125,7 +130,8 @@ def _gallery(model: str, cam: Artifact) -> str:
     return "\n\n".join(pictures)
 
 
-def _lineage_row(name: str, artifact: Artifact) -> dict[str, Any]:
+def lineage_row(name: str, artifact: Artifact) -> dict[str, Any]:
+    """What the page tells of an artifact."""
     manifest = artifact.manifest
     return {
         "stage": name,

@@ -7,6 +7,7 @@ import pytest
 from pneumonia import config
 from pneumonia.config import EvaluationConfig
 from pneumonia.evaluation import evaluate
+from pneumonia.external import external_predictions
 from pneumonia.pool import IMAGES
 from pneumonia.runs import Run
 from pneumonia.thresholds import operating_points as choose_points
@@ -103,6 +104,22 @@ def make_run(studies, predictions, operating_points):
         return Run(name=name, evaluation=evaluation, **(tables | given))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def other(studies, operating_points):
+    """Of another hospital: 700 images of 300 people, 12 % positive, their logits 1.5 too high."""
+    rng = np.random.default_rng(5)
+    target = rng.random(700) < 0.12
+    rows = studies.sample(700, random_state=0).assign(
+        image_id=[f"other-{i:04d}" for i in range(700)],
+        patient_id=[f"other-{i % 300}" for i in range(700)],
+        split="test",
+        target=target,
+    )
+    rows = rows.reset_index(drop=True)
+    logit = rng.normal(size=700) + 2.2 * target + 1.5
+    return rows, external_predictions(rows, logit, operating_points["resnet18"])
 
 
 @pytest.fixture(scope="session")

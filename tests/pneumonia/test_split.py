@@ -12,8 +12,9 @@ from people import make_images, make_tables, split_tables
 from pneumonia.config import SplitConfig
 from pneumonia.errors import SplitError
 from pneumonia.labels import read_labels
+from pneumonia.people import patient_id
 from pneumonia.persons import read_persons
-from pneumonia.split import STUDY_COLUMNS, patient_id, place
+from pneumonia.split import STUDY_COLUMNS, place
 
 REAL = os.environ.get("PNEUMONIA_REAL_DATA")
 needs_real_data = pytest.mark.skipif(REAL is None, reason="PNEUMONIA_REAL_DATA is not set")

@@ -1,0 +1,171 @@
+"""The external test of a finished model: another data set in, a folder with its report out.
+
+    OUT/report.html, evaluation.json, cam.json with its PNG files, predictions.csv
+    OUT/workspace/   labels and images of the other data set, and the test itself as an artifact
+
+The files are copies of a complete artifact, the report last: where it stands, all of it stands.
+"""
+
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from prefect import flow
+
+from flows.pipeline import convert_new_files, stage_line
+from flows.preflight import check, needs
+from pneumonia.artifacts import Artifact, Reference, digest_file, read_manifest
+from pneumonia.config import Config, RuntimeConfig, ShardsConfig
+from pneumonia.errors import ConfigError, CorruptArtifactError
+from pneumonia.workspace import Workspace
+from tasks.caching import Context, Request
+from tasks.external import EXTERNAL, Home, external_stage, home_of
+from tasks.labels import LABELS
+from tasks.shards import POOL, SHARDS
+
+logger = logging.getLogger(__name__)
+
+REPORT = "report.html"
+WORKSPACE = "workspace"
+MADE = frozenset({LABELS.name, SHARDS.name, POOL.name, EXTERNAL, "runs", ".state"})
+"""What stands in the workspace of an external test."""
+
+
+@flow(name="external", persist_result=False)
+def external(
+    raw: Path,
+    workspace: Path,
+    model: str,
+    out: Path,
+    persons: Path | None = None,
+    by_image: bool = False,
+    run: str = "main",
+    config: Config = Config(),  # noqa: B008 (frozen)
+) -> None:
+    """Test a finished model on another data set; nothing is fitted, `workspace` is only read.
+
+    Raises:
+        PneumoniaError: whatever was found wrong, as it was said.
+    """
+    home, request = prepare(raw, workspace, model, out, persons, by_image, run, config)
+    logger.info("%s", needs(request, SHARDS.name))
+    references: dict[str, Reference] = {}
+    for stage in (LABELS, SHARDS, external_stage(home, _name(raw))):
+        context = Context(request, dict(references), model if stage.per_model else "")
+        if stage is SHARDS:
+            convert_new_files(context)
+        outcome = stage.run(context)
+        logger.info("%s", stage_line(stage.link_name(context.model), stage, outcome))
+        references[stage.name] = outcome.reference
+    publish(Workspace(request.workspace).get(references[EXTERNAL]), out)
+    logger.info("Report: %s", out / REPORT)
+
+
+def prepare(
+    raw: Path,
+    workspace: Path,
+    model: str,
+    out: Path,
+    persons: Path | None,
+    by_image: bool,
+    run: str,
+    config: Config,
+) -> tuple[Home, Request]:
+    """Find the model and refuse a request that cannot end well, before anything is written.
+
+    Raises:
+        ConfigError: with what was expected, what came and the cure.
+        StaleArtifactError: the run's artifacts are not of one state.
+    """
+    _refuse_other_settings(config)
+    home = home_of(workspace, run, model)
+    request = Request(
+        raw=raw,
+        workspace=out / WORKSPACE,
+        config=home.config(config),
+        run=run,
+        models=(model,),
+        persons=persons,
+        by_image=by_image,
+    )
+    check(request, "split")  # labels, images and who is who
+    _refuse_foreign(out, workspace)
+    return home, request
+
+
+def publish(artifact: Artifact, out: Path) -> None:
+    """Copy an external test into the folder that was asked for; what is so already stays.
+
+    The report is taken away first and put back last, so that a folder with one is whole.
+    """
+    files = artifact.manifest.files
+    gone = _published(out) - set(files)
+    other = [name for name in files if not _is(out / name, files[name]["sha256"])]
+    if not gone and not other:
+        return
+    (out / REPORT).unlink(missing_ok=True)
+    for name in gone:
+        (out / name).unlink(missing_ok=True)
+    fresh = Workspace(out / WORKSPACE).state / f"copy.{os.getpid()}"
+    for name in sorted({*other, REPORT}, key=lambda name: name == REPORT):
+        fresh.write_bytes((artifact.path / name).read_bytes())
+        fresh.replace(out / name)
+
+
+def _is(path: Path, sha256: str) -> bool:
+    return path.is_file() and digest_file(path) == sha256
+
+
+def _published(out: Path) -> set[str]:
+    """Names of the files that any external test in the folder's workspace has."""
+    workspace = Workspace(out / WORKSPACE)
+    names: set[str] = set()
+    for reference in workspace.references():
+        if reference.stage == EXTERNAL:
+            try:
+                names.update(read_manifest(workspace.path(reference)).files)
+            except CorruptArtifactError:
+                continue  # made again where it is needed, and its files with it
+    return names
+
+
+def _refuse_foreign(out: Path, workspace: Path) -> None:
+    """Nothing is written to the home workspace, nor among files that are none of ours."""
+    if out.resolve().is_relative_to(workspace.resolve()):
+        raise ConfigError(
+            f"--out: expected a folder outside the workspace {workspace}, which is only read, got "
+            f"{out}. Choose another place."
+        )
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise ConfigError(f"--out: expected a folder, got the file {out}. Choose another place.")
+    foreign = [path for path in out.iterdir() if path.name not in {WORKSPACE, *_published(out)}]
+    if (out / WORKSPACE).is_dir():
+        foreign += [path for path in (out / WORKSPACE).iterdir() if path.name not in MADE]
+    if foreign:
+        raise ConfigError(
+            f"--out: expected a new folder or that of an earlier external test, got {out}, which "
+            f"holds other content (first: {min(foreign)}). Choose another place."
+        )
+
+
+def _refuse_other_settings(config: Config) -> None:
+    """Everything but the machine and which files are good enough is the model's own."""
+    default = ShardsConfig()
+    shards = replace(
+        config.shards,
+        max_quarantined=default.max_quarantined,
+        quiet_seconds=default.quiet_seconds,
+    )
+    if replace(config, runtime=RuntimeConfig(), shards=shards) != Config():
+        raise ConfigError(
+            "--set: expected shards.max_quarantined, shards.quiet_seconds or a setting of runtime, "
+            "got another one, which is fixed in the model. Leave it out."
+        )
+
+
+def _name(raw: Path) -> str:
+    """What the page calls a data set: the last two folders of its path."""
+    return "/".join(raw.resolve().parts[-2:]).lstrip("/")

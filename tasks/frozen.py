@@ -1,0 +1,78 @@
+"""A finished model of a run, frozen: its weights, its calibration and its thresholds.
+
+For whoever applies it to other files: nothing here trains, and nothing is written to its workspace.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pneumonia.artifacts import Artifact
+from pneumonia.config import ShardsConfig
+from pneumonia.errors import ConfigError, StaleArtifactError
+from pneumonia.workspace import Workspace
+from tasks.predictions import PREDICTIONS
+from tasks.shards import SHARDS
+from tasks.training import TRAINING
+
+
+@dataclass(frozen=True)
+class FrozenModel:
+    """A model of a run that is finished up to its predictions.
+
+    Args:
+        model, run: its name and its run's.
+        training, predictions: its artifacts; the calibration is of this very checkpoint.
+        shards: how its run turned files into images, as new files must be.
+    """
+
+    model: str
+    run: str
+    training: Artifact
+    predictions: Artifact
+    shards: ShardsConfig
+
+
+def frozen_model(root: Path, run: str, model: str) -> FrozenModel:
+    """Find a finished model.
+
+    Raises:
+        ConfigError: the run has no such finished model.
+        StaleArtifactError: the run's calibration is of another checkpoint.
+    """
+    training = finished(root, run, TRAINING.link_name(model))
+    predictions = finished(root, run, PREDICTIONS.link_name(model))
+    if predictions.manifest.inputs["checkpoint"] != training.sha256("checkpoint.ckpt"):
+        raise StaleArtifactError(
+            f"{predictions.reference}: expected the calibration of {training.reference}, got that "
+            f"of an earlier checkpoint of {model}. Bring the run up to date with `pneumonia run`."
+        )
+    accept = finished(root, run, SHARDS.name).manifest.configuration["accept"]
+    shards = ShardsConfig(
+        image_size=training.manifest.configuration["image_size"],
+        window=training.manifest.configuration["window"],
+        accept=tuple(accept),
+    )
+    return FrozenModel(model, run, training, predictions, shards)
+
+
+def finished(root: Path, run: str, name: str) -> Artifact:
+    """The artifact that `run` uses under a link name (`training-resnet18`).
+
+    Raises:
+        ConfigError: there is no such run, or it has not come so far.
+        CorruptArtifactError: it is missing or damaged.
+    """
+    workspace = Workspace(root)
+    reference = workspace.linked(run, name)
+    if reference is None:
+        runs = sorted({link.partition("/")[0] for link, _ in workspace.links()})
+        if run not in runs:
+            raise ConfigError(
+                f"{root}: expected one of its runs ({', '.join(runs) or 'it has none'}), got "
+                f"{run!r}. Name one of them, or another workspace."
+            )
+        raise ConfigError(
+            f"{root}: expected the run {run!r} to have finished {name}, got no such artifact. "
+            "Name another model, run or workspace, or run the pipeline first."
+        )
+    return workspace.get(reference)
