@@ -22,7 +22,7 @@ from pneumonia.summary import (
     reasons_to_trust,
     summary_markdown,
 )
-from pneumonia.tables import answer_table, cam_table, p_value, tell
+from pneumonia.tables import answer_table, cam_table, p_value, sanity_table, tell
 
 NASTY = '<script>alert("x")</script>'
 FACTS = {
@@ -54,6 +54,15 @@ def evaluation(studies, predictions, operating_points):
     return evaluate(studies, predictions, operating_points, FACTS, EvaluationConfig(n_resamples=60))
 
 
+def make_sanity(*, passed=True):
+    """A check whose maps with a random head are as far off as those of another image."""
+    layers = [{"randomised": "head", "ssim": 0.31}, {"randomised": "stem", "ssim": 0.05}]
+    pairs = 0.3 if passed else 0.04
+    return {
+        "images": 16, "layers": layers, "random_pairs": pairs, "passed": passed, "reason": None
+    }  # fmt: skip
+
+
 def make_cams(folder, models):
     rng = np.random.default_rng(0)
     cams = {}
@@ -72,7 +81,8 @@ def make_cams(folder, models):
         }  # fmt: skip
         cams[model] = (
             {**measures, "model": model, "n": 30, "threshold": 0.4, "constant_map": measures,
-             "difference": measures, "cells": [8, 8], "panels": [panel], "scale": [-1, 1]},
+             "difference": measures, "sanity": make_sanity(), "cells": [8, 8],
+             "panels": [panel], "scale": [-1, 1]},
             place,
         )  # fmt: skip
     return cams
@@ -251,6 +261,48 @@ def test_cam_table_shows_the_control_beside_the_model(tmp_path):
     rows = cam_table(cams)
     assert [row["map"] for row in rows] == ["resnet18", "constant map", "difference"]
     assert rows[2]["IoU"] == "+0.500 (+0.400 to +0.600)"
+
+
+def test_sanity_table_shows_each_depth_beside_the_random_pairs():
+    none = {"images": 0, "layers": [], "random_pairs": None, "passed": None, "reason": "no image"}
+    cams = {"resnet18": {"sanity": make_sanity()}, "custom_cnn": {"sanity": none}}
+    assert sanity_table(cams) == [
+        {
+            "maps of": "resnet18",
+            "random to head": "0.310",
+            "random to stem": "0.050",
+            "different images": "0.300",
+            "falls below": "yes",
+        },
+        {
+            "maps of": "custom_cnn",
+            "random to head": "\N{EN DASH}",
+            "random to stem": "\N{EN DASH}",
+            "different images": "\N{EN DASH}",
+            "falls below": "undefined: no image",
+        },
+    ]
+
+
+def test_maps_that_fail_their_sanity_check_are_a_caution_on_the_first_screen(
+    evaluation, studies, predictions, tmp_path
+):
+    cams = make_cams(tmp_path, predictions)
+    cams["resnet18"][0]["sanity"] = make_sanity(passed=False)
+    (tmp_path / "page").mkdir()
+    _, page = render(tmp_path / "page", evaluation, studies, predictions, cams=cams)
+    text = Page(page[page.index("<body>") :]).text
+    first = text[: text.index("Data and split")]
+    assert "Do not read the maps of resnet18" in first
+    assert "Do not read the maps of custom_cnn" not in text
+    told = summary_markdown(evaluation, {model: cam for model, (cam, _) in cams.items()})
+    assert "Do not read the maps of resnet18" in told
+
+
+def test_report_says_what_the_sanity_of_the_maps_means(page):
+    text = " ".join(Page(page[page.index("<body>") :]).text.split())
+    assert "weights are replaced by random ones" in text
+    assert "Do not read the maps" not in text
 
 
 def test_summary_markdown_is_a_whole_table(evaluation):
