@@ -35,6 +35,8 @@ bench: venv
 	$(BIN)/pneumonia bench conversion
 	$(BIN)/pneumonia bench conversion --side 224
 	$(BIN)/pneumonia bench shards
+	$(BIN)/pneumonia bench evaluation
+	$(BIN)/pneumonia bench cam
 
 check: venv
 	$(BIN)/ruff check .

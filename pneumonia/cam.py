@@ -1,14 +1,16 @@
 """Class activation maps: where a model's evidence lies, scored against the radiologists' boxes.
 
 In: a checkpoint, the images of val and test, the boxes, the model's predictions. Out:
-`cam.json`, with six measures beside those of the constant map, and a PNG per image of the
-gallery. The maps are exact: both models end in global average pooling and one linear layer, so
-the mean of a map plus the bias is the logit (Zhou et al. 2016, arXiv:1512.04150, eq. 2).
+`cam.json`, with six measures beside those of the constant map and a sanity check, and a PNG per
+image of the gallery. The maps are exact: both models end in global average pooling and one linear
+layer, so the mean of a map plus the bias is the logit.
 """
 
 import copy
+import functools
 import hashlib
 import logging
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,10 +20,10 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from pneumonia import agreement
-from pneumonia.assessment import Side
+from pneumonia import agreement, network, sanity
+from pneumonia.activation import class_activation_maps
+from pneumonia.assessment import Side, figure
 from pneumonia.checkpoint import Checkpoint
 from pneumonia.config import CamConfig, EvaluationConfig
 from pneumonia.errors import StaleArtifactError
@@ -40,7 +42,6 @@ from pneumonia.localisation import (
 )
 from pneumonia.machine import Accelerator
 from pneumonia.metrics import OUTCOMES
-from pneumonia.network import normalise
 from pneumonia.pool import ImagePool
 from pneumonia.uncertainty import resample_people
 
@@ -53,19 +54,6 @@ _TOLERANCE = 1e-2  # of a logit; the same arithmetic on another machine differs 
 
 Boxes = Mapping[str, NDArray[np.float64]]
 Row = Mapping[Hashable, Any]
-
-
-def class_activation_maps(features: Tensor, weight: Tensor) -> Tensor:
-    """Weigh the feature maps by the linear layer.
-
-    Args:
-        features: (B, C, h, w) of the last layer before pooling.
-        weight: (C,) of the linear layer.
-
-    Returns:
-        (B, h, w); the mean over the cells is the logit less the bias.
-    """
-    return torch.einsum("bchw,c->bhw", features, weight)
 
 
 @torch.inference_mode()
@@ -90,7 +78,7 @@ def compute_maps(
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=False):
         for start in range(0, len(image_ids), BATCH):
             images = torch.from_numpy(pool.gather_ids(image_ids[start : start + BATCH]))
-            features = model.features(normalise(images.to(device)))
+            features = model.features(network.normalise(images.to(device)))
             maps.append(class_activation_maps(features, weight).cpu().numpy())
     heats = np.concatenate(maps) if maps else np.empty((0, 1, 1), np.float32)
     return heats, heats.mean((1, 2), dtype=np.float64) + bias
@@ -149,11 +137,14 @@ def make_cam(
     no_control = None if len(train) else "no positive image in train to make the control of"
     lattice = checkpoint.network.origin, float(checkpoint.network.stride)
     told = _score_all(scored, maps, control, by_image, lattice, evaluation, workers, no_control)
+    checked = _check_sanity(checkpoint, pool, scored[scored["split"] == "test"])
     logger.info("%s: scored the maps of %d positive test images.", checkpoint.model, told["n"])
     panels = _draw_gallery(gallery, maps, lattice, by_image, pool, output)
     return {
         "model": checkpoint.model,
         **told,
+        "sanity": checked,
+        "repeatability": figure(math.nan, reason="one seed was trained"),
         "control_images": len(train),
         "cells": list(heats.shape[1:]),
         "operating_point": evaluation.operating_point,
@@ -173,13 +164,26 @@ def choose_gallery(test: pd.DataFrame, threshold: float, n_images: int) -> pd.Da
     outcome = np.select(
         [target & called, ~target & called, target & ~called], OUTCOMES[:3], OUTCOMES[3]
     )
-    lot = [hashlib.sha256(name.encode()).hexdigest() for name in test["image_id"]]
-    ordered = test.assign(outcome=outcome, lot=lot).sort_values("lot")
+    ordered = _by_lot(test.assign(outcome=outcome))
     shares = [
         ordered[ordered["outcome"] == name].head((n_images + 3 - i) // 4)
         for i, name in enumerate(OUTCOMES)
     ]
-    return pd.concat(shares).drop(columns="lot")
+    return pd.concat(shares)
+
+
+def _by_lot(rows: pd.DataFrame) -> pd.DataFrame:
+    lot = [hashlib.sha256(name.encode()).hexdigest() for name in rows["image_id"]]
+    return rows.assign(lot=lot).sort_values("lot").drop(columns="lot")
+
+
+def _check_sanity(
+    checkpoint: Checkpoint, pool: ImagePool, positives: pd.DataFrame
+) -> dict[str, Any]:
+    """The check on one image a person, chosen by lot."""
+    rows = _by_lot(positives).drop_duplicates("patient_id").head(sanity.IMAGES)
+    draw = functools.partial(network.build, checkpoint.model, fine_maps=checkpoint.fine_maps)
+    return sanity.check_maps(checkpoint.network, draw, pool.gather_ids(rows["image_id"].tolist()))
 
 
 def _check_logits(model: str, rows: pd.DataFrame, logit: NDArray[np.float64]) -> None:

@@ -90,7 +90,7 @@ def write_report(
         has_intervals=tables.has_intervals(evaluation),
         headline=summary.headline(evaluation),
         trust=summary.reasons_to_trust(evaluation),
-        caution=summary.reasons_for_caution(evaluation),
+        caution=summary.reasons_for_caution(evaluation, scored),
         point_names=tables.POINT_NAMES,
         tables=_tables(evaluation, scored, histories),
         views=_prevalence_by_view(studies),
@@ -136,6 +136,7 @@ def _tables(
         "comparison": tables.comparison_table(evaluation),
         "subgroups": tables.subgroup_table(evaluation),
         "cam": tables.cam_table(cams),
+        "sanity": tables.sanity_table(cams),
     }
 
 

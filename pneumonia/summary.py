@@ -1,9 +1,11 @@
 """The evaluation in sentences: what was found, what supports it, what to keep in mind.
 
-In: `evaluation.json`. Out: text, plain or Markdown.
+In: `evaluation.json`, and for the maps each model's `cam.json`. Out: text, plain or Markdown.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from pneumonia.shift import (
     calibration_fits,
@@ -22,6 +24,11 @@ from pneumonia.tables import (
     tell,
     unit,
 )
+
+Cams = Mapping[str, Mapping[str, Any]]
+"""Per model the content of `cam.json`."""
+
+_NO_CAMS: Cams = MappingProxyType({})
 
 
 def headline(evaluation: Evaluation) -> str:
@@ -65,8 +72,8 @@ def reasons_to_trust(evaluation: Evaluation) -> list[str]:
     return told
 
 
-def reasons_for_caution(evaluation: Evaluation) -> list[str]:
-    """What the figures do not say."""
+def reasons_for_caution(evaluation: Evaluation, cams: Cams = _NO_CAMS) -> list[str]:
+    """What the figures and the maps do not say."""
     data, whom = evaluation["data"], unit(evaluation)
     external = "external" in evaluation
     told = unknown_of_people(evaluation) if external else _split_by_image(evaluation)
@@ -86,6 +93,12 @@ def reasons_for_caution(evaluation: Evaluation) -> list[str]:
             f"{twice:,} test {'image shows' if twice == 1 else 'images show'} the same film as one "
             "of train or val under another name: what was learned from it flatters there."
         )
+    told += [
+        f"Do not read the maps of {model}: with random weights they are as similar to the trained "
+        "maps as maps of different images are, so they need not show what was learnt."
+        for model, cam in cams.items()
+        if cam["sanity"]["passed"] is False
+    ]
     told.append(
         "The target is lung opacity as readers marked it, not pneumonia as diagnosed in a patient."
     )
@@ -110,7 +123,7 @@ def reasons_for_caution(evaluation: Evaluation) -> list[str]:
     return told
 
 
-def summary_markdown(evaluation: Evaluation) -> str:
+def summary_markdown(evaluation: Evaluation, cams: Cams = _NO_CAMS) -> str:
     """The first screen of the report as Markdown."""
     return "\n\n".join(
         [
@@ -118,7 +131,7 @@ def summary_markdown(evaluation: Evaluation) -> str:
             headline(evaluation),
             markdown_table(answer_table(evaluation)),
             "**What supports this**\n\n" + _bullets(reasons_to_trust(evaluation)),
-            "**What to keep in mind**\n\n" + _bullets(reasons_for_caution(evaluation)),
+            "**What to keep in mind**\n\n" + _bullets(reasons_for_caution(evaluation, cams)),
             "Research software, not a medical device.",
         ]
     )

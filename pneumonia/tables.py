@@ -222,6 +222,24 @@ def cam_table(cams: Mapping[str, Mapping[str, Any]]) -> Table:
     return rows
 
 
+def sanity_table(cams: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Similarity to the trained maps as weights become random, stage after stage."""
+    checks = {model: cam["sanity"] for model, cam in cams.items()}
+    names = dict.fromkeys(
+        layer["randomised"] for check in checks.values() for layer in check["layers"]
+    )
+    rows = []
+    for model, check in checks.items():
+        told = {layer["randomised"]: f"{layer['ssim']:.3f}" for layer in check["layers"]}
+        pairs, verdict = check["random_pairs"], {True: "yes", False: "no"}.get(check["passed"])
+        row = {"maps of": model}
+        row |= {f"random to {name}": told.get(name, "\N{EN DASH}") for name in names}
+        row["different images"] = "\N{EN DASH}" if pairs is None else f"{pairs:.3f}"
+        row["falls below"] = verdict or f"undefined: {check['reason']}"
+        rows.append(row)
+    return rows
+
+
 def unit(evaluation: Evaluation) -> str:
     """What was dealt to the sides and is resampled: people, or images where it is by image."""
     return "images" if evaluation["data"].get("grouping") == "image" else "people"

@@ -107,7 +107,11 @@ def publish(request: Request, references: dict[str, Reference], *, pictures: boo
     workspace = Workspace(request.workspace)
     evaluation = workspace.get(references["evaluation"]).json("evaluation.json")
     page = f"runs/{request.run}/{REPORT.name}/report.html"
-    told = f"{summary_markdown(evaluation)}\n\nThe whole report: `{page}` in the workspace.\n"
+    cams = {
+        model: workspace.get(references[f"cam-{model}"]).json("cam.json")
+        for model in request.models
+    }
+    told = f"{summary_markdown(evaluation, cams)}\n\nThe whole report: `{page}` in the workspace.\n"
     key = f"report-{request.run}".lower().replace("_", "-").replace(".", "-")
     create_markdown_artifact(told, key=key, description="What the run found")
     create_table_artifact(answer_table(evaluation), key=f"{key}-answer", description="On test")

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pneumonia.config import MODELS
+
 PROJECT = Path(__file__).parents[2]
 SETTINGS = [
     "--models", "custom_cnn",
@@ -171,6 +173,23 @@ def test_bench_prints_a_table_of_every_way(command):
     assert {"bare decode at 1/8", "naive: pydicom, Pillow, OpenCV"} < set(ways)
 
 
+def test_bench_cam_sets_the_map_beside_the_forward_pass(command):
+    done = command("bench", "cam", "--images", "1", "--side", "32", "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")][1:]
+    ways = {(cells[0].strip("| "), cells[1]) for cells in rows}
+    names = {"forward pass alone", "exact CAM"}
+    assert {(model, name) for model in MODELS for name in names} <= ways
+
+
+def test_bench_evaluation_times_every_model_and_the_whole(command):
+    done = command("bench", "evaluation", "--images", "300", "--people", "150", "--resamples", "10")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("300 test images of ")
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")][1:]
+    assert [row.split()[1] for row in rows] == ["bootstrap", "bootstrap", "the"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "told"),
     [
@@ -197,7 +216,11 @@ def test_bench_prints_a_table_of_every_way(command):
             "--model: expected one of custom_cnn, resnet18, got 'resnet19'",
         ),
         (["simulate", "out", "--images", "0"], 2, "at least 1"),
-        (["bench", "speed"], 2, "bench: expected one of conversion, shards, got 'speed'"),
+        (
+            ["bench", "speed"],
+            2,
+            "bench: expected one of cam, conversion, evaluation, shards, got 'speed'",
+        ),
         (["nothing"], 2, "invalid choice"),
     ],
 )

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from pneumonia import cam
+from pneumonia.activation import class_activation_maps
 from pneumonia.agreement import average, by_group, choose_threshold, columns, difference
 from pneumonia.assessment import Side
 from pneumonia.cam import (
     choose_gallery,
-    class_activation_maps,
     compute_maps,
     make_cam,
 )
@@ -177,6 +177,13 @@ def test_make_cam_writes_the_contract(pool, tables, tmp_path):
     assert told["constant_map"]["auprc"]["value"] == pytest.approx(1, abs=0.02)
     assert told["difference"]["auprc"]["value"] <= 0
     assert [group["by"] for group in told["subgroups"]] == ["view", "boxes"]
+    depths = ["head", "stage 4", "stage 3", "stage 2", "stage 1", "stem"]
+    assert told["sanity"]["images"] == 16
+    assert [layer["randomised"] for layer in told["sanity"]["layers"]] == depths
+    assert all(-1 <= layer["ssim"] <= 1 for layer in told["sanity"]["layers"])
+    assert told["sanity"]["passed"] in {True, False}
+    assert told["repeatability"]["value"] is None
+    assert told["repeatability"]["reason"] == "one seed was trained"
     json.dumps(told, allow_nan=False)
 
 
@@ -227,6 +234,18 @@ def test_make_cam_without_train_boxes_withholds_the_control(pool, tables, tmp_pa
     for part in (told["constant_map"], told["difference"]):
         assert part["auprc"]["value"] is None
         assert part["auprc"]["reason"] == "no positive image in train to make the control of"
+
+
+def test_make_cam_checks_sanity_on_one_image_a_person(pool, tables, tmp_path):
+    studies = tables[0].assign(patient_id=[f"p{n // 8:02d}" for n in range(64)])
+    assert run(pool, tables, tmp_path, 0, studies=studies)["sanity"]["images"] == 4
+
+
+def test_make_cam_without_test_positives_has_no_sanity_to_tell(pool, tables, tmp_path):
+    studies = tables[0][(tables[0]["split"] != "test") | ~tables[0]["target"]]
+    told = run(pool, tables, tmp_path, 0, studies=studies)["sanity"]
+    assert told["passed"] is None
+    assert told["reason"] == "0 positive test images, at least 2 people's needed"
 
 
 def test_gallery_is_an_equal_share_by_lot(tables):

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from pages import Page, make_cams, render
+from pages import Page, make_cams, make_sanity, render
 
 from pneumonia import tables
 from pneumonia.config import EvaluationConfig
@@ -19,7 +19,7 @@ from pneumonia.summary import (
     reasons_to_trust,
     summary_markdown,
 )
-from pneumonia.tables import answer_table, cam_table, p_value, tell
+from pneumonia.tables import answer_table, cam_table, p_value, sanity_table, tell
 
 FACTS = {
     "grouping": "person",
@@ -186,6 +186,48 @@ def test_cam_table_shows_the_control_beside_the_model(tmp_path):
     rows = cam_table(cams)
     assert [row["map"] for row in rows] == ["resnet18", "constant map", "difference"]
     assert rows[2]["IoU"] == "+0.500 (+0.400 to +0.600)"
+
+
+def test_sanity_table_shows_each_depth_beside_the_random_pairs():
+    none = {"images": 0, "layers": [], "random_pairs": None, "passed": None, "reason": "no image"}
+    cams = {"resnet18": {"sanity": make_sanity()}, "custom_cnn": {"sanity": none}}
+    assert sanity_table(cams) == [
+        {
+            "maps of": "resnet18",
+            "random to head": "0.310",
+            "random to stem": "0.050",
+            "different images": "0.300",
+            "falls below": "yes",
+        },
+        {
+            "maps of": "custom_cnn",
+            "random to head": "\N{EN DASH}",
+            "random to stem": "\N{EN DASH}",
+            "different images": "\N{EN DASH}",
+            "falls below": "undefined: no image",
+        },
+    ]
+
+
+def test_maps_that_fail_their_sanity_check_are_a_caution_on_the_first_screen(
+    evaluation, studies, predictions, tmp_path
+):
+    cams = make_cams(tmp_path, predictions)
+    cams["resnet18"][0]["sanity"] = make_sanity(passed=False)
+    (tmp_path / "page").mkdir()
+    _, page = render(tmp_path / "page", evaluation, studies, predictions, cams=cams)
+    text = Page(page[page.index("<body>") :]).text
+    first = text[: text.index("Data and split")]
+    assert "Do not read the maps of resnet18" in first
+    assert "Do not read the maps of custom_cnn" not in text
+    told = summary_markdown(evaluation, {model: cam for model, (cam, _) in cams.items()})
+    assert "Do not read the maps of resnet18" in told
+
+
+def test_report_says_what_the_sanity_of_the_maps_means(page):
+    text = " ".join(Page(page[page.index("<body>") :]).text.split())
+    assert "weights are replaced by random ones" in text
+    assert "Do not read the maps" not in text
 
 
 def test_summary_markdown_is_a_whole_table(evaluation):
