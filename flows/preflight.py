@@ -15,6 +15,7 @@ from pneumonia.split import read_split_file
 from pneumonia.workspace import Workspace, checked_name
 from tasks.caching import Request
 from tasks.split import find_grouping
+from tasks.training import TRAINING
 
 
 def check(request: Request, until: str) -> None:
@@ -73,7 +74,10 @@ def _check_models(request: Request) -> None:
 def _check_weights(request: Request) -> None:
     """See that a file of weights fits, unless the run has used it before: that costs torch."""
     weights = request.config.training.weights
-    if weights in {"imagenet", "none"}:
+    if weights == "none":
+        return
+    if weights == "imagenet":
+        _check_imagenet(request)
         return
     if not Path(weights).is_file():
         raise ConfigError(
@@ -88,6 +92,29 @@ def _check_weights(request: Request) -> None:
             from pneumonia.checkpoint import check_weights
 
             check_weights(Path(weights), model)
+
+
+def _check_imagenet(request: Request) -> None:
+    """See that torchvision's weights can be had before hours of other work: that costs torch.
+
+    Nothing is asked where they lie on this machine, or where a model of this workspace was made
+    from them already.
+    """
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    hub = Path(os.environ.get("TORCH_HOME", f"{cache}/torch")).expanduser() / "hub" / "checkpoints"
+    for model in [model for model in request.models if model in PRETRAINED]:
+        if not any(hub.glob(f"{model}-*.pth")) and not _made_from_imagenet(request, model):
+            from pneumonia.network import build
+
+            build(model, weights="imagenet")
+
+
+def _made_from_imagenet(request: Request, model: str) -> bool:
+    workspace = Workspace(request.workspace)
+    trainings = [each for each in workspace.references() if each.stage == TRAINING.name]
+    made = [workspace.find(reference) for reference in trainings]
+    wanted = {"model": model, "weights": "imagenet"}
+    return any(each and wanted.items() <= each.manifest.configuration.items() for each in made)
 
 
 def needs(request: Request, until: str) -> str:

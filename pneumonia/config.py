@@ -18,6 +18,9 @@ from pneumonia.errors import ConfigError
 IMAGES_FOLDER = "stage_2_train_images"
 """The challenge's folder of DICOM files, inside the raw folder."""
 
+SIMULATION = "simulation.json"
+"""Stands in a raw folder whose images are simulated, which every page of figures then says."""
+
 MODELS = ("custom_cnn", "resnet18")
 """The models a run trains by default; `pneumonia.network` has a function for each."""
 

@@ -96,7 +96,7 @@ def write_report(
         views=_prevalence_by_view(studies),
         quarantine=_quarantine(quarantine),
         duplicates=_duplicates(duplicates),
-        anchors=[] if "external" in evaluation else ANCHORS,  # they are of the challenge
+        anchors=_anchors(evaluation),
         lineage=[{name: _plain(cell) for name, cell in row.items()} for row in lineage],
         configuration=json.dumps(configuration, indent=2),
         side=samples[0].shape[-1],
@@ -196,6 +196,12 @@ def _duplicates(duplicates: pd.DataFrame) -> tables.Table:
         }
         for row in duplicates.head(DUPLICATES_SHOWN).to_dict("records")
     ]
+
+
+def _anchors(evaluation: Mapping[str, Any]) -> tables.Table:
+    """Published figures are of the challenge's images: beside others they mislead."""
+    others = "external" in evaluation or evaluation["data"].get("simulated")
+    return [] if others else ANCHORS
 
 
 def _plain(cell: object) -> str:

@@ -25,14 +25,14 @@ from numpy.typing import NDArray
 
 from pneumonia import phantom, secondary_capture
 from pneumonia.artifacts import Facts
-from pneumonia.config import IMAGES_FOLDER
+from pneumonia.config import IMAGES_FOLDER, SIMULATION
 from pneumonia.errors import ConfigError
 from pneumonia.labels import CLASSES_CSV, LABELS_CSV, OPACITY
 from pneumonia.persons import PERSONS_CSV
 
 logger = logging.getLogger(__name__)
 
-MARKER = "simulation.json"
+MARKER = SIMULATION
 """Says which data set a folder is being given, and, with counts, that it holds all of it."""
 
 VERSION = 2

@@ -64,7 +64,7 @@ def reasons_to_trust(evaluation: Evaluation) -> list[str]:
         if entry["b"] == "metadata_only" and low is not None and low > 0:
             model = entry["a"].removeprefix("metadata_only + ")
             told.append(
-                f"The image adds to the header: {model} raises the AUROC of the metadata by "
+                f"The image adds to the metadata: {model} raises the AUROC of the metadata by "
                 f"{tell(entry['difference'], signed=True)}."
             )
     if external and calibration_fits(evaluation):
@@ -79,12 +79,14 @@ def reasons_for_caution(evaluation: Evaluation, cams: Cams = _NO_CAMS) -> list[s
     told = unknown_of_people(evaluation) if external else _split_by_image(evaluation)
     if external and not calibration_fits(evaluation):
         told.insert(0, told_of_calibration(evaluation))
+    if data.get("simulated"):
+        told.insert(0, "The images are simulated: no figure here says anything about patients.")
     for entry in evaluation["comparisons"]:
         low = entry["difference"]["low"]
         if entry["b"] == "metadata_only" and (low is None or low <= 0):
             model = entry["a"].removeprefix("metadata_only + ")
             told.append(
-                f"That the image adds anything to the header is not shown for {model}: "
+                f"That the image adds anything to the metadata is not shown for {model}: "
                 f"{tell(entry['difference'], signed=True)} in AUROC."
             )
     twice = data.get("duplicates", {}).get("images", {}).get("test", 0)
@@ -146,7 +148,7 @@ def markdown_table(rows: Table) -> str:
 
 
 def _beside(evaluation: Evaluation) -> str:
-    """What the header alone reaches, as a further sentence, where that is known."""
+    """What the metadata alone reach, as a further sentence, where that is known."""
     control = evaluation["controls"]["metadata_only"]["test"]["auroc"]
     if control["value"] is None:
         return ""

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from pneumonia.artifacts import Facts, digest, digest_table, write_json
-from pneumonia.config import as_dict
+from pneumonia.config import SIMULATION, as_dict
 from pneumonia.workspace import Scratch
 from tasks.caching import Context, Plan, Stage
 
@@ -30,6 +30,7 @@ def plan(context: Context) -> Plan:
     }
     data_facts = split.json("split.json") | {"quarantined": shards.manifest.facts["quarantined"]}
     del data_facts["boxes_checked"]  # a box that is added changes no figure
+    data_facts |= {"simulated": (context.request.raw / SIMULATION).is_file()}
 
     def write(scratch: Scratch) -> Facts:
         from pneumonia.evaluation import evaluate

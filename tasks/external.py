@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from pneumonia.artifacts import Artifact, Facts, digest, digest_table, write_json
-from pneumonia.config import CamConfig, Config, EvaluationConfig, SplitConfig, as_dict
+from pneumonia.config import SIMULATION, CamConfig, Config, EvaluationConfig, SplitConfig, as_dict
 from pneumonia.errors import StaleArtifactError
 from pneumonia.machine import resolve_accelerator, workers
 from pneumonia.persons import read_persons
@@ -154,6 +154,7 @@ def _plan(context: Context, home: Home, data: str) -> Plan:
     lineage = home.lineage() + [
         lineage_row(f"here: {name}", context.artifact(name)) for name in ("labels", "shards")
     ]
+    simulated = (request.raw / SIMULATION).is_file()
     configuration = {
         "model": frozen.training.manifest.configuration,
         **{name: as_dict(getattr(config, name)) for name in ("shards", "evaluation", "cam")},
@@ -194,6 +195,7 @@ def _plan(context: Context, home: Home, data: str) -> Plan:
         duplicates = find_duplicates(everyone, ImagePool(context.workspace.pool, everyone))
         duplicates = duplicates[duplicates["split"] == "test"]  # of the home run, its split tells
         facts["duplicates"] = count_duplicates(duplicates, pool.side)
+        facts["simulated"] = simulated
         checkpoint = load(frozen.training.path / "checkpoint.ckpt")
         logit = predict_logits(checkpoint, pool, np.arange(len(studies)), **machine)
         predictions = external_predictions(studies, logit, decisions)
@@ -258,6 +260,7 @@ def _plan(context: Context, home: Home, data: str) -> Plan:
         "persons": "none" if persons is None else digest_table(persons, ["image_id", "person"]),
         "artifacts": digest(lineage),
         "page": digest_page(),
+        "simulated": digest(simulated),
     }
     settings = {"run": frozen.run, "data": data, "configuration": configuration}
     return Plan(inputs, settings, write)

@@ -67,13 +67,16 @@ def prefect(tmp_path):
         process.wait(60)
 
 
+def ask(url):
+    """What the API answers to a filter that lets all through."""
+    request = urllib.request.Request(url, data=b"{}", headers={"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
 def states(url):
     """The name and state of every task run."""
-    request = urllib.request.Request(
-        f"{url}/task_runs/filter", data=b"{}", headers={"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return sorted((run["name"], run["state"]["name"]) for run in json.load(answer))
+    return sorted((run["name"], run["state"]["name"]) for run in ask(f"{url}/task_runs/filter"))
 
 
 CONFIG = {"shards": {"image_size": 32}, "split": {"val_fraction": 0.25, "test_fraction": 0.25}}
@@ -93,6 +96,9 @@ def test_the_deployment_runs_on_a_worker_and_its_second_run_is_cached(prefect, f
         prefect("deployment", "run", "pipeline/rsna", *asked, "--watch")
         assert {(stage, expected) for stage in stages} <= set(states(prefect.url))
     assert (tmp_path / "served" / "runs" / "main" / "split" / "split.csv").exists()
+    lines = [line["message"].split() for line in ask(f"{prefect.url}/logs/filter")]
+    told = {(words[0], words[1]) for words in lines if len(words) > 1}
+    assert {(stage, state) for stage in stages for state in ("ran", "cached")} <= told
 
 
 def test_a_wrong_setting_is_refused_before_a_run_is_made(prefect):

@@ -162,7 +162,7 @@ def test_image_that_adds_nothing_is_a_caution(evaluation):
     for entry in weak["comparisons"]:
         entry["difference"] |= {"value": 0.01, "low": -0.02, "high": 0.04}
     assert any("is not shown for resnet18" in line for line in reasons_for_caution(weak))
-    assert not any("adds to the header" in line for line in reasons_to_trust(weak))
+    assert not any("adds to the metadata" in line for line in reasons_to_trust(weak))
 
 
 def test_report_lists_films_that_stand_on_two_sides(evaluation, studies, predictions, tmp_path):

@@ -1,0 +1,63 @@
+"""What is refused before any work starts."""
+
+import json
+import os
+
+import pytest
+
+from flows.preflight import check
+from pneumonia.artifacts import Manifest, digest, write_manifest
+from pneumonia.config import parse_settings
+from tasks.caching import Request
+
+NOWHERE = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+
+
+def offline(torch_home):
+    """No internet, and no weights on the disk but those of `torch_home`."""
+    return os.environ | NOWHERE | {"TORCH_HOME": str(torch_home)}
+
+
+def test_imagenet_weights_that_cannot_be_had_are_refused_before_any_image_is_read(
+    finished, tmp_path, command
+):
+    asked = ["run", "--raw", finished.raw, "--workspace", tmp_path / "workspace"]
+    done = command(*asked, env=offline(tmp_path))
+    assert done.returncode == 2, done.stdout
+    assert "expected torchvision's ImageNet weights of resnet18" in done.stderr
+    assert "training.weights=none" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "workspace").exists()
+
+
+@pytest.fixture
+def request_for(finished, tmp_path, monkeypatch):
+    for name, value in offline(tmp_path).items():
+        monkeypatch.setenv(name, value)
+
+    def make(workspace, **asked):
+        config = parse_settings([])
+        return Request(finished.raw, workspace, config, models=("resnet18",), **asked)
+
+    return make
+
+
+def test_weights_on_this_machine_are_asked_of_nobody(request_for, tmp_path):
+    hub = tmp_path / "hub" / "checkpoints"
+    hub.mkdir(parents=True)
+    (hub / "resnet18-f37072fd.pth").touch()
+    check(request_for(tmp_path / "workspace"), "report")
+
+
+def test_a_workspace_with_such_a_model_asks_nobody(request_for, tmp_path):
+    key = digest("a model from ImageNet's weights")
+    folder = tmp_path / "workspace" / "training" / key
+    folder.mkdir(parents=True)
+    made = {"model": "resnet18", "weights": "imagenet"}
+    write_manifest(Manifest("training", key, 1, {}, made), folder)
+    assert json.loads((folder / "manifest.json").read_text("utf-8"))["key"] == key
+    check(request_for(tmp_path / "workspace"), "report")
+
+
+def test_until_split_asks_for_no_weights(request_for, tmp_path):
+    check(request_for(tmp_path / "workspace"), "split")
