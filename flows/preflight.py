@@ -18,8 +18,11 @@ from tasks.split import find_grouping
 from tasks.training import TRAINING
 
 
-def check(request: Request, until: str) -> None:
+def check(request: Request, until: str, *, to_run: bool = True) -> None:
     """Refuse a request that cannot end well, before anything runs.
+
+    Args:
+        to_run: leave out what only a training needs, for who just looks.
 
     Raises:
         ConfigError: with what was expected, what came and the cure.
@@ -48,7 +51,7 @@ def check(request: Request, until: str) -> None:
             raise ConfigError(f"{name}: expected a file, got {file}, which is none. Mend the path.")
     if "split" in stages:
         _check_maps(request)
-    if "training" in stages:
+    if "training" in stages and to_run:
         _check_weights(request)
         resolve_accelerator(request.config)
 

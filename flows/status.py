@@ -16,7 +16,7 @@ from tasks.shards import POOL, SHARDS, new_batches, settings
 def status_lines(asked: dict[str, Any]) -> list[str]:
     """A line per stage: fresh, stale and why, or waiting for a stage before it."""
     request = Request(**asked)
-    check(request, STAGES[-1].name)
+    check(request, STAGES[-1].name, to_run=False)
     if not request.workspace.is_dir():
         raise ConfigError(
             f"--workspace: expected a workspace, got {request.workspace}, which is no folder. Mend "

@@ -248,7 +248,7 @@ def test_folder_with_other_content_or_inside_the_workspace_is_refused(finished, 
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        ({"run": "experiment"}, "the run 'experiment' to have finished"),
+        ({"run": "experiment"}, r"expected one of its runs \(main\), got 'experiment'"),
         ({"config": parse_settings(["evaluation.n_resamples=9"])}, "which is fixed in the model"),
         ({"raw": Path("nowhere")}, "--raw: expected a folder"),
         ({"persons": Path("nowhere")}, "--persons: expected a file"),
