@@ -115,7 +115,8 @@ class TrainingConfig:
     """First weights: `imagenet` (torchvision's, where the model has them), `none`, or a file of
     tensors."""
     fine_maps: bool = False
-    """Leave out the last stage's stride: CAM cells half as wide, for about a third more work."""
+    """Leave out the last stage's stride: CAM cells half as wide, for half as much work again (a
+    training step of 112 px takes 1.4 times as long for `resnet18`, 1.6 for `custom_cnn`)."""
     precision: Literal["auto", "32", "bf16"] = "auto"
     """Arithmetic: `auto` takes bf16 where a GPU has it and 32 bits elsewhere."""
     seed: Seed = 0

@@ -24,6 +24,9 @@ MAX_THRESHOLD = 0.6
 MIN_BIN = 25
 """Images in a bin of the calibration curve; 15 bins at most."""
 
+Films = tuple[NDArray[np.uint8], pd.DataFrame]
+"""(n, side, side) images, and a row of image_id, target, class and view for each."""
+
 Scores = Mapping[str, tuple[NDArray[np.float64], NDArray[np.bool_]]]
 """Per model probability and target (N,) of test."""
 
@@ -195,6 +198,16 @@ def samples(images: NDArray[np.uint8], rows: pd.DataFrame) -> list[dict[str, Any
         caption = f"{kind}, {view}"
         picture = _png(figures.image_png(image), f"Image {row['image_id']}: {caption}.")
         told.append({"caption": caption, "picture": picture, "image_id": row["image_id"]})
+    return told
+
+
+def errors(images: NDArray[np.uint8], rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+    """Per kind of error its films, as `samples` gives them, with the probability in the caption."""
+    told: dict[str, list[dict[str, Any]]] = {}
+    films = samples(images, rows)
+    for film, row in zip(films, rows.to_dict("records"), strict=True):
+        caption = f"probability {row['probability']:.3f}; {film['caption']}"
+        told.setdefault(row["outcome"], []).append(film | {"caption": caption})
     return told
 
 

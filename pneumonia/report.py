@@ -11,9 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from pneumonia import pictures, shift, summary, tables
 from pneumonia.artifacts import Facts
@@ -48,7 +46,9 @@ def write_report(
     studies: pd.DataFrame,
     quarantine: pd.DataFrame,
     duplicates: pd.DataFrame,
-    samples: tuple[NDArray[np.uint8], pd.DataFrame],
+    samples: pictures.Films,
+    errors: Mapping[str, pictures.Films],
+    split_digest: str,
     lineage: Sequence[Mapping[str, Any]],
     configuration: Mapping[str, Any],
     home: tuple[pd.DataFrame, Mapping[str, pd.DataFrame]] | None = None,
@@ -65,7 +65,9 @@ def write_report(
             those of the other data set.
         quarantine: file, image_id, reason, detail of what could not be read.
         duplicates: as `duplicates.find_duplicates` gives them.
-        samples: (n, side, side) images and a row of `studies` for each.
+        samples: images and a row of `studies` for each.
+        errors: per model the same of its most confident errors, with `probability` and `outcome`.
+        split_digest: sha256 of the run's `split.csv`.
         lineage: a row per artifact: stage, key, version and what else is to be told.
         configuration: the recipe as plain values.
         home: of an external test, studies and predictions of the run that made the model.
@@ -110,6 +112,8 @@ def write_report(
             if sides["subgroups"]
         },
         samples=pictures.samples(*samples),
+        errors={model: pictures.errors(*films) for model, films in errors.items()},
+        split_digest=split_digest,
         panels={
             model: pictures.panels(model, cam, folder) for model, (cam, folder) in cams.items()
         },

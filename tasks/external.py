@@ -23,7 +23,7 @@ from tasks.evaluation import EVALUATION
 from tasks.frozen import FrozenModel, finished, frozen_model
 from tasks.labels import LABELS
 from tasks.predictions import ROW
-from tasks.report import choose_samples, digest_page, lineage_row
+from tasks.report import choose_errors, choose_samples, digest_page, films_of, lineage_row
 from tasks.shards import SHARDS
 from tasks.split import SPLIT, find_grouping
 
@@ -222,7 +222,6 @@ def _plan(context: Context, home: Home, data: str) -> Plan:
         write_json(evaluation, output / "evaluation.json")
         write_json(cam, output / "cam.json")
         _write_predictions(studies, predictions, evaluation["models"][model]["threshold"], output)
-        samples = choose_samples(studies)
         write_report(
             output,
             run=frozen.run,
@@ -233,7 +232,14 @@ def _plan(context: Context, home: Home, data: str) -> Plan:
             studies=studies,
             quarantine=quarantine,
             duplicates=duplicates,
-            samples=(pool.gather_ids(samples["image_id"].tolist()), samples),
+            samples=films_of(pool, choose_samples(studies)),
+            errors={
+                model: films_of(
+                    pool,
+                    choose_errors(studies, predictions, evaluation["models"][model]["threshold"]),
+                )
+            },
+            split_digest=home.split.sha256("split.csv"),
             lineage=lineage,
             configuration=configuration,
             home=(home_studies, {model: home_predictions}),

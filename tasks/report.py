@@ -17,6 +17,7 @@ TEMPLATES = ("report.html", "page.html", "macros.html")
 """What the page is made from, in the key like code."""
 STUDY_COLUMNS = ("image_id", "split", "target", "class", "view")
 SAMPLES_PER_CLASS = 4
+ERRORS_PER_KIND = 6
 MAX_PICTURE_BYTES = 200_000
 """Of one picture in Prefect's database."""
 
@@ -43,10 +44,14 @@ def plan(context: Context) -> Plan:
         from pneumonia.pool import ImagePool
         from pneumonia.report import write_report
 
+        told, pool = evaluation.json("evaluation.json"), ImagePool(workspace.pool, images)
+        tables = {
+            model: artifact.table("predictions.parquet") for model, artifact in predictions.items()
+        }
         return write_report(
             scratch.output,
             run=context.request.run,
-            evaluation=evaluation.json("evaluation.json"),
+            evaluation=told,
             cams={
                 model: (artifact.json("cam.json"), artifact.path) for model, artifact in cam.items()
             },
@@ -54,17 +59,18 @@ def plan(context: Context) -> Plan:
                 model: pd.read_csv(artifact.path / "history.csv")
                 for model, artifact in training.items()
             },
-            predictions={
-                model: artifact.table("predictions.parquet")
-                for model, artifact in predictions.items()
-            },
+            predictions=tables,
             studies=studies,
             quarantine=shards.table("quarantine.parquet"),
             duplicates=split.table("duplicates.parquet"),
-            samples=(
-                ImagePool(workspace.pool, samples).gather_ids(samples["image_id"].tolist()),
-                samples,
-            ),
+            samples=films_of(pool, samples),
+            errors={
+                model: films_of(
+                    pool, choose_errors(studies, table, told["models"][model]["threshold"])
+                )
+                for model, table in tables.items()
+            },
+            split_digest=split.sha256("split.csv"),
             lineage=lineage,
             configuration=configuration,
         )
@@ -88,6 +94,27 @@ def choose_samples(studies: pd.DataFrame) -> pd.DataFrame:
     lot = [hashlib.sha256(name.encode()).hexdigest() for name in studies["image_id"]]
     ordered = studies.assign(kind=kind.astype(str), lot=lot).sort_values(["kind", "lot"])
     return ordered.groupby("kind").head(SAMPLES_PER_CLASS).drop(columns=["kind", "lot"])
+
+
+def choose_errors(
+    studies: pd.DataFrame, predictions: pd.DataFrame, threshold: float
+) -> pd.DataFrame:
+    """The most confident errors on test: false positives by falling, misses by rising probability.
+
+    Returns:
+        rows of `studies` with `probability` and `outcome`.
+    """
+    test = studies[studies["split"] == "test"].merge(predictions[["image_id", "probability"]])
+    called = test["probability"] >= threshold
+    alarms = test[called & ~test["target"]].nlargest(ERRORS_PER_KIND, "probability")
+    misses = test[~called & test["target"]].nsmallest(ERRORS_PER_KIND, "probability")
+    kinds = {"false positive": alarms, "false negative": misses}
+    return pd.concat([rows.assign(outcome=kind) for kind, rows in kinds.items()])
+
+
+def films_of(pool: Any, rows: pd.DataFrame) -> tuple[Any, pd.DataFrame]:  # noqa: ANN401 (ImagePool)
+    """The stored images of some rows, and the rows."""
+    return pool.gather_ids(rows["image_id"].tolist()), rows
 
 
 def describe(facts: Facts) -> str:

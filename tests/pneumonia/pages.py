@@ -89,6 +89,14 @@ def render(output, evaluation, studies, predictions, **replaced):
             [(NASTY, "test", "b", "train", "near", 0.97)], columns=list(DUPLICATE_COLUMNS)
         ),
         "samples": (np.zeros((2, 32, 32), np.uint8), studies.head(2).assign(view=NASTY)),
+        "errors": {
+            model: (
+                np.zeros((1, 32, 32), np.uint8),
+                studies.head(1).assign(view=NASTY, probability=0.9, outcome="false positive"),
+            )
+            for model in predictions
+        },
+        "split_digest": "0123abcd" * 8,
         "lineage": [{"stage": "labels", "model": None, "key": "0123abcd", "version": 1}],
         "configuration": {"training": {"seed": 0, "weights": NASTY}},
     } | replaced

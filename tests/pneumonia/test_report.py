@@ -165,6 +165,12 @@ def test_image_that_adds_nothing_is_a_caution(evaluation):
     assert not any("adds to the metadata" in line for line in reasons_to_trust(weak))
 
 
+def test_report_shows_the_surest_errors_and_the_digest_of_the_split(page):
+    assert "The surest errors of resnet18" in page
+    assert "probability 0.900; " in page
+    assert "0123abcd" * 8 in page
+
+
 def test_report_lists_films_that_stand_on_two_sides(evaluation, studies, predictions, tmp_path):
     found = {"exact": 0, "near": 1, "images": {"val": 0, "test": 1}}
     told = evaluation | {"data": evaluation["data"] | {"duplicates": found}}

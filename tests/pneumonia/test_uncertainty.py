@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from scipy.stats import norm
 
-from pneumonia.metrics import auroc, mean
+from pneumonia.metrics import Ranking, auroc, mean
 from pneumonia.uncertainty import (
     auroc_difference_error,
     bootstrap,
@@ -119,3 +120,23 @@ def test_intervals_over_people_cover_and_intervals_over_images_do_not():
             inside[name] += low <= 0 <= high
     assert 0.91 <= inside["people"] / 300 <= 0.98
     assert inside["images"] / 300 < 0.75
+
+
+@pytest.mark.slow
+def test_intervals_of_an_auroc_cover_in_1000_data_sets_and_those_over_images_do_not():
+    """80 people with 1 to 8 images each: a person's images share illness and, in part, score."""
+    skill, rng = 1.2, np.random.default_rng(0)
+    truth = norm.cdf(skill / 2)  # of images of two people, whose scores scatter by sqrt(2) each
+    inside = {"people": 0, "images": 0}
+    for seed in range(1000):
+        person = np.repeat(np.arange(80), rng.integers(1, 9, 80))
+        target = (rng.random(80) < 0.4)[person] ^ (rng.random(len(person)) < 0.1)
+        score = skill * target + rng.normal(size=80)[person] + rng.normal(size=len(person))
+        ranking = Ranking(score, target)
+        for name, unit in (("people", person), ("images", np.arange(len(person)))):
+            counts = resample_people(int(unit.max()) + 1, 400, seed)
+            samples = bootstrap(lambda w, r=ranking: {"auroc": r.auroc(w)}, unit, counts)["auroc"]
+            low, high = percentile_interval(samples)
+            inside[name] += low <= truth <= high
+    assert 930 <= inside["people"] <= 970
+    assert inside["images"] < 850
