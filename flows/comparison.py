@@ -22,7 +22,7 @@ from tasks.frozen import finished
 from tasks.labels import LABELS
 from tasks.predictions import PREDICTIONS
 from tasks.shards import SHARDS
-from tasks.split import BOX_COLUMNS, IMAGE_COLUMNS, SPLIT
+from tasks.split import BOX_COLUMNS, SPLIT, check_split
 from tasks.training import TRAINING
 
 
@@ -72,12 +72,9 @@ def read_run(root: Path, name: str) -> Run:
     artifacts = {LABELS.name: labels, SHARDS.name: shards, SPLIT.name: split}
     studies = split.table("studies.parquet", STUDY_COLUMNS)
     boxes = labels.table("boxes.parquet", BOX_COLUMNS)
-    images = shards.table("images.parquet", [*IMAGE_COLUMNS, "file_digest"])
-    claims = [
-        (split, "boxes", digest_table(boxes, BOX_COLUMNS, by=BOX_COLUMNS)),
-        (split, "images", digest_table(images, IMAGE_COLUMNS)),
-        (evaluation, "studies", digest_table(studies, STUDY_COLUMNS)),
-    ]
+    images = shards.table("images.parquet", ["image_id", "file_digest"])
+    check_split(name, labels, shards, split)
+    claims = [(evaluation, "studies", digest_table(studies, STUDY_COLUMNS))]
     predictions, decisions = {}, {}
     for model in told["models"]:
         training = finished(root, name, TRAINING.link_name(model))
@@ -100,7 +97,7 @@ def read_run(root: Path, name: str) -> Run:
         predictions=predictions,
         decisions=decisions,
         boxes=boxes,
-        files=images[["image_id", "file_digest"]],
+        files=images,
         manifests={link: artifact.manifest for link, artifact in artifacts.items()},
     )
 

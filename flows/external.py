@@ -16,7 +16,7 @@ from prefect import flow
 from flows.pipeline import convert_new_files, stage_line
 from flows.preflight import check, needs
 from pneumonia.artifacts import Artifact, Reference, digest_file, read_manifest
-from pneumonia.config import Config, RuntimeConfig, ShardsConfig
+from pneumonia.config import Config, RuntimeConfig, ShardsConfig, SplitConfig
 from pneumonia.errors import ConfigError, CorruptArtifactError
 from pneumonia.workspace import Workspace
 from tasks.caching import Context, Request
@@ -159,10 +159,11 @@ def _refuse_other_settings(config: Config) -> None:
         max_quarantined=default.max_quarantined,
         quiet_seconds=default.quiet_seconds,
     )
-    if replace(config, runtime=RuntimeConfig(), shards=shards) != Config():
+    split = replace(config.split, max_unmapped=SplitConfig().max_unmapped)
+    if replace(config, runtime=RuntimeConfig(), shards=shards, split=split) != Config():
         raise ConfigError(
-            "--set: expected shards.max_quarantined, shards.quiet_seconds or a setting of runtime, "
-            "got another one, which is fixed in the model. Leave it out."
+            "--set: expected shards.max_quarantined, shards.quiet_seconds, split.max_unmapped or a "
+            "setting of runtime, got another one, which is fixed in the model. Leave it out."
         )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pneumonia.artifacts import Facts
@@ -18,16 +19,17 @@ from pneumonia.config import EvaluationConfig
 from pneumonia.errors import SplitError
 from pneumonia.evaluation import evaluate, find_answers, make_side
 from pneumonia.metrics import Array
-from pneumonia.people import name_people, patient_id
+from pneumonia.people import check_mapped, name_people, patient_id
 from pneumonia.predictions import Calibration, Floats
 from pneumonia.split import STUDY_COLUMNS, count_unpaired, labelled_images
 from pneumonia.uncertainty import bootstrap
 
 SHIFT = (
-    "prevalence", "auroc", "average_precision", "log_loss", "brier", "calibration_slope",
-    "calibration_intercept", "recall", "specificity", "precision",
+    "prevalence", "calibration_in_the_large", "auroc", "average_precision", "log_loss", "brier",
+    "calibration_slope", "calibration_intercept", "recall", "specificity", "precision",
 )  # fmt: skip
-"""Figures that the home test side and the other data set are compared in."""
+"""Figures that the home test side and the other data set are compared in. Calibration in the large
+is the mean probability less the share of positives: 0 where the level is right."""
 
 
 def external_studies(
@@ -38,6 +40,7 @@ def external_studies(
     *,
     persons: pd.DataFrame | None,
     persons_path: Path | None = None,
+    max_unmapped: float = 0.0,
 ) -> tuple[pd.DataFrame, Facts]:
     """Make every image of another data set that has a label and a file a study of test.
 
@@ -53,15 +56,18 @@ def external_studies(
             own. People have other names than at home: number 7 of one hospital is not that of
             another.
         persons_path: where `persons` were read, for messages.
+        max_unmapped: fraction of images that the map may leave out.
 
     Returns:
         `split.STUDY_COLUMNS` by image_id, and counts, among them of what was `left_out`.
 
     Raises:
-        SplitError: no image is left, the map names none, or a box lies outside its frame.
+        SplitError: no image is left, the map names none or too few, or a box lies outside its
+            frame.
     """
     studies = labelled_images(labels, boxes, images)
     person, unmapped = name_people(studies["image_id"], persons, persons_path)
+    check_mapped(studies["image_id"], persons, persons_path, max_unmapped=max_unmapped)
     same_pixels = studies["pixel_digest"].isin(known["pixel_digest"])
     same_name = ~same_pixels & studies["image_id"].isin(known["image_id"])
     studies = studies.assign(patient_id=("external " + person).map(patient_id), split="test")
@@ -110,7 +116,7 @@ def evaluate_external(
     decisions: Mapping[str, Any],
     data_facts: Mapping[str, Any],
     config: EvaluationConfig,
-    names: Mapping[str, str],
+    names: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Compute every figure of the external test.
 
@@ -123,7 +129,7 @@ def evaluate_external(
         other: of `external_studies` and `external_predictions`.
         decisions: the content of the model's `operating_points.json`, used as it is.
         data_facts: of `external_studies`, with `quarantined`.
-        names: `model`, `run` and `data`, for whoever reads the figures.
+        names: `model`, `run`, `data` and `home_simulated`, for whoever reads the figures.
 
     Raises:
         StaleArtifactError: a home image has no prediction.
@@ -197,23 +203,29 @@ def _measure(
     points = decisions["operating_points"]
     block, samples = assess(images, answers, points, config.operating_point)
     people = int(rows["patient_id"].nunique())
+    target = images.target.astype(np.float64)
+    columns = {"prevalence": target, "calibration_in_the_large": answers.probability - target}
     if samples and images.counts is not None:
 
-        def share(weight: Array) -> Samples:
-            return {"prevalence": weight @ images.target / weight.sum(axis=-1)}
+        def means(weight: Array) -> Samples:
+            total = weight.sum(axis=-1)
+            return {name: weight @ column / total for name, column in columns.items()}
 
-        samples = samples | bootstrap(share, images.person, images.counts)
-    prevalence: Figure = figure(
-        float(images.target.mean()) if len(rows) else math.nan,
-        samples.get("prevalence"),
-        people=people,
-        reason="no image",
-    )
+        samples = samples | bootstrap(means, images.person, images.counts)
+    told: dict[str, Figure] = {
+        name: figure(
+            float(column.mean()) if len(rows) else math.nan,
+            samples.get(name),
+            people=people,
+            reason="no image",
+        )
+        for name, column in columns.items()
+    }
     return {
         "n": block["n"],
         "people": people,
         "positives": block["positives"],
-        **{name: prevalence if name == "prevalence" else block[name] for name in SHIFT},
+        **{name: told.get(name) or block[name] for name in SHIFT},
     }, samples
 
 

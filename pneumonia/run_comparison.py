@@ -193,6 +193,7 @@ def _own_figures(run: Run) -> list[dict[str, Any]]:
             "run": run.name,
             "model": model,
             "grouping": data["grouping"],
+            "simulated": bool(data.get("simulated")),
             "images": sides["test"]["n"],
             "people": data["sides"]["test"]["people"],
             "positives": sides["test"]["positives"],

@@ -193,7 +193,12 @@ def cautions(comparison: Comparison) -> list[str]:
         for pair in comparison["pairs"]
         for compared in pair["models"].values()
     )
+    simulated = list(dict.fromkeys(row["run"] for row in comparison["runs"] if row["simulated"]))
     return [
+        *(
+            f"The images of {run} are simulated: no figure of it says anything about patients."
+            for run in simulated
+        ),
         f"Every look at test uses it up: of {told:,} differences with 95 % intervals one in "
         "twenty is expected to pass for more than noise where nothing has changed, and a run that "
         "is chosen by its figures on test has no test left.",

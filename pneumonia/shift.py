@@ -7,6 +7,7 @@ from pneumonia.tables import Evaluation, Table, count, tell, unit
 
 SHIFT_NAMES = {
     "prevalence": "prevalence",
+    "calibration_in_the_large": "mean probability less prevalence (ideal 0)",
     "auroc": "AUROC",
     "average_precision": "average precision",
     "recall": "sensitivity",
@@ -79,9 +80,17 @@ def unknown_of_people(evaluation: Evaluation) -> list[str]:
 
 
 def calibration_fits(evaluation: Evaluation) -> bool:
-    """Whether the intervals of slope and intercept hold 1 and 0; not so where they are unknown."""
+    """Whether slope, intercept and level may be ideal; not so where that is not known.
+
+    Slope and intercept are of one fit, so a wrong level alone can hide between them: it is looked
+    at by itself.
+    """
     here = evaluation["external"]["shift"]["here"]
-    ideals = (("calibration_slope", 1), ("calibration_intercept", 0))
+    ideals = (
+        ("calibration_slope", 1),
+        ("calibration_intercept", 0),
+        ("calibration_in_the_large", 0),
+    )
     return all(
         here[name]["low"] is not None and here[name]["low"] <= ideal <= here[name]["high"]
         for name, ideal in ideals
@@ -92,11 +101,14 @@ def told_of_calibration(evaluation: Evaluation) -> str:
     """Whether the home calibration fits the other data set, with slope and intercept."""
     here = evaluation["external"]["shift"]["here"]
     slope, intercept = here["calibration_slope"], here["calibration_intercept"]
-    figures = f"slope {tell(slope)}, ideally 1; intercept {tell(intercept)}, ideally 0."
+    figures = (
+        f"slope {tell(slope)}, ideally 1; intercept {tell(intercept)}, ideally 0; mean probability "
+        f"less prevalence {tell(here['calibration_in_the_large'], signed=True)}, ideally 0."
+    )
     if slope["low"] is None or intercept["low"] is None:
         return f"Whether the home calibration fits here is not shown: {figures}"
     if calibration_fits(evaluation):
-        return f"Nothing speaks against the home calibration here: {figures}"
+        return f"These images do not show that the home calibration is wrong here: {figures}"
     return (
         f"The home calibration does not fit here: {figures} A probability is not what it says, "
         "and a threshold need not give the sensitivity that it gave at home."

@@ -67,8 +67,6 @@ def reasons_to_trust(evaluation: Evaluation) -> list[str]:
                 f"The image adds to the metadata: {model} raises the AUROC of the metadata by "
                 f"{tell(entry['difference'], signed=True)}."
             )
-    if external and calibration_fits(evaluation):
-        told.append(told_of_calibration(evaluation))
     return told
 
 
@@ -77,8 +75,12 @@ def reasons_for_caution(evaluation: Evaluation, cams: Cams = _NO_CAMS) -> list[s
     data, whom = evaluation["data"], unit(evaluation)
     external = "external" in evaluation
     told = unknown_of_people(evaluation) if external else _split_by_image(evaluation)
-    if external and not calibration_fits(evaluation):
-        told.insert(0, told_of_calibration(evaluation))
+    if external:  # not shown to be wrong is no support, so it stands here in any case
+        told.insert(
+            len(told) if calibration_fits(evaluation) else 0, told_of_calibration(evaluation)
+        )
+    if external and evaluation["external"].get("home_simulated"):
+        told.insert(0, "The model learned from simulated images.")
     if data.get("simulated"):
         told.insert(0, "The images are simulated: no figure here says anything about patients.")
     for entry in evaluation["comparisons"]:

@@ -25,7 +25,7 @@ from tasks.labels import LABELS
 from tasks.predictions import ROW
 from tasks.report import choose_errors, choose_samples, digest_page, films_of, lineage_row
 from tasks.shards import SHARDS
-from tasks.split import SPLIT, find_grouping
+from tasks.split import SPLIT, check_split, find_grouping
 
 EXTERNAL = "external"
 
@@ -60,7 +60,7 @@ class Home:
                 max_quarantined=asked.shards.max_quarantined,
                 quiet_seconds=asked.shards.quiet_seconds,
             ),
-            split=SplitConfig(max_match_mse=mse),
+            split=SplitConfig(max_match_mse=mse, max_unmapped=asked.split.max_unmapped),
             evaluation=EvaluationConfig(**self.evaluation.manifest.configuration),
             cam=self.cam,
             runtime=asked.runtime,
@@ -103,6 +103,7 @@ def home_of(root: Path, run: str, model: str) -> Home:
     labels, shards, split, evaluation = (
         finished(root, run, stage.name) for stage in (LABELS, SHARDS, SPLIT, EVALUATION)
     )
+    check_split(run, labels, shards, split)
     studies = split.table("studies.parquet", ["image_id", "split", "target"])
     images = shards.table("images.parquet", KNOWN)
     rows = studies[studies["split"] != "train"].merge(images, on="image_id", validate="1:1")
@@ -155,6 +156,7 @@ def _plan(context: Context, home: Home, data: str) -> Plan:
         lineage_row(f"here: {name}", context.artifact(name)) for name in ("labels", "shards")
     ]
     simulated = (request.raw / SIMULATION).is_file()
+    home_simulated = home.evaluation.json("evaluation.json")["data"].get("simulated", False)
     configuration = {
         "model": frozen.training.manifest.configuration,
         **{name: as_dict(getattr(config, name)) for name in ("shards", "evaluation", "cam")},
@@ -183,8 +185,9 @@ def _plan(context: Context, home: Home, data: str) -> Plan:
             "workers": workers(config),
         }
         studies, facts = external_studies(
-            labels, boxes, images, known, persons=persons, persons_path=grouping
-        )
+            labels, boxes, images, known, persons=persons, persons_path=grouping,
+            max_unmapped=config.split.max_unmapped,
+        )  # fmt: skip
         here = studies[["image_id"]].merge(images[list(IMAGE_COLUMNS)], on="image_id")
         val = home_images[home_images["split"] == "val"]
         shown = [_placed(here, context.workspace.pool), _placed(val, home.pool)]
@@ -194,6 +197,7 @@ def _plan(context: Context, home: Home, data: str) -> Plan:
         everyone = everyone.merge(stored, on="image_id", validate="1:1")
         duplicates = find_duplicates(everyone, ImagePool(context.workspace.pool, everyone))
         duplicates = duplicates[duplicates["split"] == "test"]  # of the home run, its split tells
+        duplicates.to_csv(output / "duplicates.csv", index=False, lineterminator="\n")
         facts["duplicates"] = count_duplicates(duplicates, pool.side)
         facts["simulated"] = simulated
         checkpoint = load(frozen.training.path / "checkpoint.ckpt")
@@ -205,7 +209,7 @@ def _plan(context: Context, home: Home, data: str) -> Plan:
             decisions,
             facts | {"quarantined": shards.manifest.facts["quarantined"]},
             config.evaluation,
-            {"model": model, "run": frozen.run, "data": data},
+            {"model": model, "run": frozen.run, "data": data, "home_simulated": home_simulated},
         )
         cam = make_cam(
             checkpoint,
@@ -266,7 +270,7 @@ def _plan(context: Context, home: Home, data: str) -> Plan:
         "persons": "none" if persons is None else digest_table(persons, ["image_id", "person"]),
         "artifacts": digest(lineage),
         "page": digest_page(),
-        "simulated": digest(simulated),
+        "simulated": digest([simulated, home_simulated]),
     }
     settings = {"run": frozen.run, "data": data, "configuration": configuration}
     return Plan(inputs, settings, write)

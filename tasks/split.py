@@ -5,9 +5,9 @@ Duplicates that stand on two sides all the same, under two names, are listed.
 
 from pathlib import Path
 
-from pneumonia.artifacts import Facts, digest_table, write_json, write_table
+from pneumonia.artifacts import Artifact, Facts, digest_table, write_json, write_table
 from pneumonia.config import as_dict
-from pneumonia.errors import ConfigError
+from pneumonia.errors import ConfigError, StaleArtifactError
 from pneumonia.persons import find_persons, read_persons
 from pneumonia.split import make_split, read_split_file
 from pneumonia.workspace import Scratch
@@ -17,6 +17,7 @@ IMAGE_COLUMNS = (
     "image_id", "pixel_digest", "rows", "columns", "scale", "offset_x", "offset_y", "view", "sex",
     "age", "spacing",
 )  # fmt: skip
+LABEL_COLUMNS = ("image_id", "target", "class")
 BOX_COLUMNS = ("image_id", "x", "y", "width", "height")
 STORED = ("pool", "row")
 """Where an image is stored: read to look at its pixels, no part of what it is."""
@@ -52,7 +53,7 @@ def plan(context: Context) -> Plan:
         return facts
 
     inputs = {
-        "labels": digest_table(labels, ["image_id", "target", "class"]),
+        "labels": digest_table(labels, LABEL_COLUMNS),
         "boxes": digest_table(boxes, BOX_COLUMNS, by=BOX_COLUMNS),
         "images": digest_table(images, IMAGE_COLUMNS),
         "persons": "none" if persons is None else digest_table(persons, ["image_id", "person"]),
@@ -77,6 +78,27 @@ def find_grouping(request: Request) -> Path | None:
             "images stand on two sides."
         )
     return file
+
+
+def check_split(run: str, labels: Artifact, shards: Artifact, split: Artifact) -> None:
+    """See that a run's split is of the labels, boxes and images that the run has now.
+
+    Raises:
+        StaleArtifactError: one of them was made anew and the split was not.
+    """
+    boxes = labels.table("boxes.parquet", BOX_COLUMNS)
+    stated = {
+        "labels": digest_table(labels.table("labels.parquet", LABEL_COLUMNS), LABEL_COLUMNS),
+        "boxes": digest_table(boxes, BOX_COLUMNS, by=BOX_COLUMNS),
+        "images": digest_table(shards.table("images.parquet", IMAGE_COLUMNS), IMAGE_COLUMNS),
+    }
+    for what, told in stated.items():
+        if split.manifest.inputs[what] != told:
+            raise StaleArtifactError(
+                f"{split.reference}: expected one made from the {what} that the run {run!r} has "
+                "now, got one from before they changed. Bring the run up to date with "
+                "`pneumonia run`."
+            )
 
 
 def describe(facts: Facts) -> str:

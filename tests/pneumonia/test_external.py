@@ -87,6 +87,15 @@ def test_external_studies_count_files_and_labels_without_a_partner():
     assert (facts["unlabelled_files"], facts["labels_without_file"]) == (3, 2)
 
 
+def test_external_studies_map_with_gaps_is_refused_beyond_its_limit():
+    labels, boxes, images, persons = other_set()
+    gaps = persons[3:]
+    with pytest.raises(SplitError, match=r"at least 95% of 30 images, got none for 3 "):
+        external_studies(labels, boxes, images, known(), persons=gaps, max_unmapped=0.05)
+    _, facts = external_studies(labels, boxes, images, known(), persons=gaps, max_unmapped=0.1)
+    assert facts["unmapped_images"] == 3
+
+
 def test_external_studies_of_the_home_run_itself_raise():
     labels, boxes, images, persons = other_set()
     with pytest.raises(SplitError, match=r"got 30, of which 30 have the pixels and 0 more"):
@@ -105,7 +114,7 @@ def test_shift_home_figures_are_those_of_the_run(home, other, decisions):
     run = evaluate(home[0], {MODEL: home[1]}, {MODEL: decisions}, FACTS, CONFIG)
     shift = measure_shift(MODEL, home, other, decisions, CONFIG)
     test = run["models"][MODEL]["test"]
-    for name in set(SHIFT) - {"prevalence"}:
+    for name in set(SHIFT) - {"prevalence", "calibration_in_the_large"}:
         assert shift["home"][name] == test[name]
     assert shift["home"]["n"] == test["n"]
     assert shift["operating_point"] == run["models"][MODEL]["operating_point"]
@@ -117,6 +126,8 @@ def test_shift_here_agrees_with_scikit_learn(home, other, decisions):
     target, probability = other[0]["target"].to_numpy(), other[1]["probability"].to_numpy()
     threshold = decisions["operating_points"]["youden"]["threshold"]
     assert shift["here"]["prevalence"]["value"] == pytest.approx(target.mean(), abs=1e-12)
+    level = probability.mean() - target.mean()
+    assert shift["here"]["calibration_in_the_large"]["value"] == pytest.approx(level, abs=1e-12)
     assert shift["here"]["auroc"]["value"] == pytest.approx(roc_auc_score(target, probability))
     assert shift["here"]["recall"]["value"] == (probability[target] >= threshold).mean()
     for name in SHIFT:

@@ -33,6 +33,10 @@ def evaluation(studies, predictions, operating_points, other):
 def with_calibration(evaluation, slope, intercept):
     changed = copy.deepcopy(evaluation)
     here = changed["external"]["shift"]["here"]
+    level = None if slope[0] is None else 0.0
+    here["calibration_in_the_large"] = {
+        "value": level, "low": level, "high": level, "reason": "none"
+    }  # fmt: skip
     for name, (low, high) in (("slope", slope), ("intercept", intercept)):
         value = None if low is None else (low + high) / 2
         here[f"calibration_{name}"] = {"value": value, "low": low, "high": high, "reason": "none"}
@@ -42,7 +46,7 @@ def with_calibration(evaluation, slope, intercept):
 @pytest.mark.parametrize(
     ("slope", "intercept", "fits", "told"),
     [
-        ((0.9, 1.1), (-0.1, 0.1), True, "Nothing speaks against"),
+        ((0.9, 1.1), (-0.1, 0.1), True, "do not show that"),
         ((0.7, 0.9), (-0.1, 0.1), False, "does not fit here"),
         ((0.9, 1.1), (0.1, 0.3), False, "does not fit here"),
         ((None, None), (None, None), False, "is not shown"),
@@ -55,8 +59,17 @@ def test_calibration_fits_where_both_intervals_hold_the_ideal(
     assert calibration_fits(changed) == fits
     sentence = told_of_calibration(changed)
     assert told in sentence
-    assert (sentence in reasons_to_trust(changed)) == fits
-    assert (sentence in reasons_for_caution(changed)) != fits
+    assert sentence not in reasons_to_trust(changed)
+    assert (reasons_for_caution(changed)[0] == sentence) != fits
+    assert sentence in reasons_for_caution(changed)
+
+
+def test_calibration_of_a_wrong_level_does_not_fit_though_slope_and_intercept_may(evaluation):
+    changed = with_calibration(evaluation, (0.9, 1.1), (-0.1, 0.1))
+    level = {"value": 0.04, "low": 0.02, "high": 0.06, "reason": None}
+    changed["external"]["shift"]["here"]["calibration_in_the_large"] = level
+    assert not calibration_fits(changed)
+    assert "+0.040" in told_of_calibration(changed)
 
 
 def test_headline_names_model_run_and_data_and_claims_nothing_of_people(evaluation):
