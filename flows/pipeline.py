@@ -21,7 +21,7 @@ from tasks.caching import Context, Outcome, Request, Stage
 from tasks.report import REPORT, publish
 from tasks.shards import SHARDS, convert_shard, find_files
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("flows.pipeline")  # a worker loads this file under another name
 
 SHARDS_AT_ONCE = 2
 """Shards in work at once: one decodes while the other is hashed and brought to the disk."""
