@@ -108,7 +108,10 @@ def told_of_calibration(evaluation: Evaluation) -> str:
     if slope["low"] is None or intercept["low"] is None:
         return f"Whether the home calibration fits here is not shown: {figures}"
     if calibration_fits(evaluation):
-        return f"These images do not show that the home calibration is wrong here: {figures}"
+        return (
+            "These images do not show that the home calibration is wrong here, which is no proof "
+            f"that it is right: {figures}"
+        )
     return (
         f"The home calibration does not fit here: {figures} A probability is not what it says, "
         "and a threshold need not give the sensitivity that it gave at home."
