@@ -166,7 +166,8 @@ def _sides_kept_apart(evaluation: Evaluation) -> list[str]:
             if leak is not None
             else ""
         )
-        told.append(f"No person stands on two sides.{would}")
+        whom = "person that the map names" if data.get("unmapped_images") else "person"
+        told.append(f"No {whom} stands on two sides.{would}")
     frozen = "Calibration and thresholds were chosen on val and frozen"
     tested = data["sides"]["test"]["images"] > 0
     told.append(f"{frozen}; the figures here are of test." if tested else f"{frozen}.")

@@ -171,6 +171,12 @@ def test_report_shows_the_surest_errors_and_the_digest_of_the_split(page):
     assert "0123abcd" * 8 in page
 
 
+def test_people_that_the_map_does_not_name_are_no_part_of_the_claim(evaluation):
+    gaps = evaluation | {"data": evaluation["data"] | {"unmapped_images": 3}}
+    assert any(line.startswith("No person stands on two") for line in reasons_to_trust(evaluation))
+    assert any(line.startswith("No person that the map names") for line in reasons_to_trust(gaps))
+
+
 def test_report_lists_films_that_stand_on_two_sides(evaluation, studies, predictions, tmp_path):
     found = {"exact": 0, "near": 1, "images": {"val": 0, "test": 1}}
     told = evaluation | {"data": evaluation["data"] | {"duplicates": found}}
