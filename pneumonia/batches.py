@@ -23,18 +23,17 @@ from pneumonia.augment import Changes
 from pneumonia.config import Config
 from pneumonia.network import normalise
 from pneumonia.pool import ImagePool
+from pneumonia.processes import Processes
 
 logger = logging.getLogger(__name__)
 
 Rows = NDArray[np.int64]
 
-# Images stay on the GPU when they take at most this share of what is free there; the rest is for
-# the network and its activations.
-_RESIDENT_SHARE = 0.5
-
 # Images in the host's memory on their way to the GPU: 67 MB at 256 pixels, where all of the
 # challenge's would be 1.7 GB.
 _UPLOADED_AT_ONCE = 1024
+
+ALONE = Processes()
 
 
 class Batch(NamedTuple):
@@ -119,7 +118,7 @@ class ResidentSource:
 
 
 class Epoch:
-    """The training batches of one epoch, from a step on.
+    """The training batches of one epoch, from a step on; of each, this process's share.
 
     Each training image comes at most once; where the last batch would be smaller than the others
     it is left out, another time another one's.
@@ -145,26 +144,30 @@ class Epoch:
 
     def __iter__(self) -> Iterator[Batch]:
         size, crop = self._data.config.training.batch_size, self._data.config.crop_size
+        processes = self._data.processes
         for step in range(self._first_step, self._data.steps):
             part = slice(step * size, (step + 1) * size)
-            rows = self._order[part]
-            grey = self._data.source.crops(rows, self._changes[part], crop)
-            yield self._data.batch(grey, rows)
+            rows, changes = self._order[part], self._changes[part]
+            # Equal shares, so that the mean of the shares' means is that of the batch.
+            own = processes.share(len(rows) // processes.count * processes.count)
+            grey = self._data.source.crops(rows[own], changes[own], crop)
+            yield self._data.batch(grey, rows[own])
 
 
 class Whole:
-    """The val images, whole and unchanged, in the order of the table."""
+    """This process's share of the val images, whole and unchanged, in the order of the table."""
 
     def __init__(self, data: "TrainingData") -> None:
         self._data = data
+        self._rows = data.val[data.processes.share(len(data.val))]
         self._size = 2 * data.config.training.batch_size  # no gradients to keep
 
     def __len__(self) -> int:
-        return math.ceil(len(self._data.val) / self._size)
+        return math.ceil(len(self._rows) / self._size)
 
     def __iter__(self) -> Iterator[Batch]:
-        for start in range(0, len(self._data.val), self._size):
-            rows = self._data.val[start : start + self._size]
+        for start in range(0, len(self._rows), self._size):
+            rows = self._rows[start : start + self._size]
             yield self._data.batch(self._data.source.whole(rows), rows)
 
 
@@ -175,6 +178,7 @@ class TrainingData(lightning.LightningDataModule):
         target: (N,) of the pool's images.
         train, val: positions in the pool.
         first_epoch, first_step: where a training that was cut short goes on.
+        processes: those that share the training.
     """
 
     def __init__(
@@ -187,9 +191,11 @@ class TrainingData(lightning.LightningDataModule):
         *,
         first_epoch: int = 0,
         first_step: int = 0,
+        processes: Processes = ALONE,
     ) -> None:
         super().__init__()
         self.source = source
+        self.processes = processes
         self.train = train
         self.val = val
         self.config = config
@@ -220,12 +226,18 @@ class TrainingData(lightning.LightningDataModule):
         return batch
 
 
-def open_source(pool: ImagePool, device: torch.device, workers: int) -> Source:
-    """The images on the device where they fit there, else from the memory maps."""
+def open_source(
+    pool: ImagePool, device: torch.device, workers: int, memory_fraction: float
+) -> Source:
+    """The images on the device where they fit there, else from the memory maps.
+
+    Args:
+        memory_fraction: of the device's free memory that they may take.
+    """
     if device.type != "cuda":
         return MappedSource(pool, device, workers)
     free, _ = torch.cuda.mem_get_info(device)
-    if len(pool) * pool.side**2 <= _RESIDENT_SHARE * free:
+    if len(pool) * pool.side**2 <= memory_fraction * free:
         return ResidentSource(pool, device)
     logger.info(
         "%d images of %d px do not fit on the GPU: batches are sent one by one.",

@@ -25,9 +25,11 @@ class Stop:
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.listening = False
 
     def listen(self) -> None:
         """Take over SIGTERM and SIGINT."""
+        self.listening = True
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._receive)
 

@@ -156,8 +156,11 @@ class RuntimeConfig:
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Where networks run; `auto` takes a GPU where there is one."""
-    devices: Annotated[int, Field(ge=1, le=1)] = 1
-    """GPUs of one training: 1, as a training runs on one device."""
+    devices: Annotated[int, Field(ge=1, le=64)] = 1
+    """GPUs (on a CPU: processes) that share one training; each batch is dealt among them."""
+    device_memory_fraction: Fraction = 0.5
+    """Share of a GPU's free memory that the images may take to stay there; the rest is for the
+    network and its activations. Where they need more, each batch is sent."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Threads that convert, gather, augment and predict; 0: one a core. The arithmetic of training
     takes every core that this process may use."""
@@ -183,6 +186,12 @@ class Config:
             raise ValueError(
                 "training.crop_size must not exceed shards.image_size, "
                 f"got {crop} > {self.shards.image_size}"
+            )
+        size, devices = self.training.batch_size, self.runtime.devices
+        if size % devices or size < 2 * devices:
+            raise ValueError(
+                "training.batch_size must deal at least two images to each of runtime.devices, "
+                f"to all as many, got {size} for {devices}"
             )
 
     @property

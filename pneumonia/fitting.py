@@ -61,6 +61,7 @@ class Fit(lightning.LightningModule):
         self._resumed = resumed
         self._on_epoch = on_epoch
         self._stop = stop
+        self._processes = data.processes
         self._unchecked: list[tuple[Tensor, Rows]] = []
         self._val_logits: list[Tensor] = []
         self._started = time.monotonic()
@@ -70,7 +71,7 @@ class Fit(lightning.LightningModule):
             initial=self._done_steps,
             unit="step",
             mininterval=0.5,
-            disable=not sys.stderr.isatty(),
+            disable=not (sys.stderr.isatty() and data.processes.first),
         )
         positives = int(data.target[data.train].sum())
         # Both classes weigh alike in the loss; calibration takes the shift of the logits back.
@@ -80,6 +81,10 @@ class Fit(lightning.LightningModule):
     @property
     def _done_steps(self) -> int:
         return self.progress.epoch * self._data.steps + self.progress.step
+
+    @property
+    def _told_to_stop(self) -> Tensor:
+        return torch.tensor(float(self._stop.signal is not None), device=self.device)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW under one cycle, counted from the step at which this process begins."""
@@ -91,6 +96,11 @@ class Fit(lightning.LightningModule):
             "optimizer": optimiser,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def on_fit_start(self) -> None:
+        """Hear signals again: Lightning's own handler would end an epoch without a resume point."""
+        if self._stop.listening:
+            self._stop.listen()
 
     def on_train_start(self) -> None:
         """Put back what a resume point holds, now that all is on its device."""
@@ -118,14 +128,18 @@ class Fit(lightning.LightningModule):
         self.progress.step += 1
         self._bar.update()
         last = self.progress.step == self._data.steps
-        if last or len(self._unchecked) >= _STEPS_BETWEEN_CHECKS[self.device.type]:
-            self._check_losses()
-        if self._stop.signal and not last:  # at the last step the epoch's end follows
-            self._save_and_stop()
+        told = self._stop.signal and self._processes.count == 1
+        if last or told or len(self._unchecked) >= _STEPS_BETWEEN_CHECKS[self.device.type]:
+            stop = self._check_losses()
+            if stop and not last:  # at the last step the epoch's end follows
+                self._save()
+                raise StoppedError
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last epoch's logits."""
         self._val_logits = []
+        # On CPUs each process has met other images, so their normalisation's statistics differ.
+        self._processes.take_from_first(self.average.tensors)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002 (Lightning's)
         """Collect logits, in 32 bits as `predictions` will; figures come once, from all of them."""
@@ -135,7 +149,7 @@ class Fit(lightning.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Note the epoch's figures, keep the best weights, write the resume point, tell it."""
         progress, settings = self.progress, self.job.config.training
-        logits = torch.cat(self._val_logits)
+        logits = self._processes.whole(torch.cat(self._val_logits), len(self._data.val))
         target = self._data.target[self._data.val].to(logits.device)
         row = {
             "epoch": progress.epoch + 1,
@@ -157,9 +171,10 @@ class Fit(lightning.LightningModule):
         progress.epoch, progress.step, progress.losses = progress.epoch + 1, 0, []
         self._save()
         seconds = round(time.monotonic() - self._started, 3)
-        self._on_epoch({**row, "epochs": settings.epochs, "seconds": seconds})
+        if self._processes.first:
+            self._on_epoch({**row, "epochs": settings.epochs, "seconds": seconds})
         self._bar.set_postfix(val_loss=row["val_loss"], val_auroc=row["val_auroc"])
-        if self._stop.signal:
+        if self._processes.mean(self._told_to_stop):
             raise StoppedError
         self.trainer.should_stop = progress.finished(self.job.config)
 
@@ -175,22 +190,31 @@ class Fit(lightning.LightningModule):
         weight = self.get_buffer("positive_weight")
         return binary_cross_entropy_with_logits(logits.float(), target, pos_weight=weight)
 
-    def _check_losses(self) -> None:
-        """Move the losses to the host; stop at the first that is not finite."""
-        losses = torch.stack([loss for loss, _ in self._unchecked]).tolist()
+    def _check_losses(self) -> bool:
+        """Move the losses to the host; stop at the first that is not finite.
+
+        Returns:
+            Whether a process was told to stop: they learn it together, to end at the same step.
+        """
+        told = self._told_to_stop
+        every = torch.stack([*(loss for loss, _ in self._unchecked), told])
+        *losses, stop = self._processes.mean(every).tolist()
         for loss, (_, rows) in zip(losses, self._unchecked, strict=True):
             if not np.isfinite(loss):
                 step = self.progress.epoch * self._data.steps + len(self.progress.losses) + 1
-                names = ", ".join(self._image_ids[row] for row in rows)
+                names = ", ".join(self._image_ids[row] for row in self._processes.all_rows(rows))
                 raise TrainingError(
                     f"step {step}: expected a finite loss, got {loss}, on the images {names}. "
                     "Look at them, or lower training.learning_rate."
                 )
             self.progress.losses.append(loss)
         self._unchecked = []
+        return bool(stop)
 
     def _save(self) -> None:
         """Write a resume point."""
+        if not self._processes.first:
+            return
         content = {
             "network": plain_tensors(self.network.state_dict()),
             "average": plain_tensors(self.average.network.state_dict()),
@@ -198,9 +222,3 @@ class Fit(lightning.LightningModule):
             **vars(self.progress),
         }
         resume.save(content, Path(self.job.state))
-
-    def _save_and_stop(self) -> None:
-        if self._unchecked:
-            self._check_losses()
-        self._save()
-        raise StoppedError

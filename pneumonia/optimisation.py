@@ -55,6 +55,11 @@ class Average:
         self.network = copy.deepcopy(network).requires_grad_(requires_grad=False).eval()
         self._decay = 1 - 1 / max(2.0, steps / 2)
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Its weights and running statistics."""
+        return _floats(self.network)
+
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
         """Move the average towards the network after a step, counted from 0."""

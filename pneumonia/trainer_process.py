@@ -1,7 +1,10 @@
 """The parent's side of a training: start the child process, relay its epochs, end it surely.
 
-Knows neither torch nor Lightning. The child (`python -m pneumonia.training JOB.json`) writes one
-JSON line per event on its standard output:
+Where several devices share the training there is a child for each, and all that is said here of
+one is done for each. Knows neither torch nor Lightning.
+
+The child (`python -m pneumonia.training JOB.json`) writes one JSON line per event on its standard
+output:
 
     {"epoch": 3, "epochs": 30, "train_loss": ..., "val_loss": ..., "val_auroc": ..., "seconds": ...}
     {"log": "...", "level": 20}         a line of its log
@@ -37,6 +40,11 @@ OnEpoch = Callable[[dict[str, Any]], None]
 STOP_SECONDS = 10.0
 """What a child has after SIGTERM to write its resume point and end."""
 
+MEETING = "meeting"
+"""File among the resume points through which the processes of one training find each other."""
+
+Child = subprocess.Popen[bytes]
+
 
 @dataclass(frozen=True)
 class TrainingJob:
@@ -49,6 +57,7 @@ class TrainingJob:
         output: folder for `checkpoint.ckpt` and `history.csv`.
         state: folder for resume points; a job found there half done goes on.
         precision, accelerator: as resolved for this machine.
+        devices: GPUs, or processes on a CPU, that share the training.
     """
 
     model: str
@@ -59,6 +68,7 @@ class TrainingJob:
     state: str
     precision: Literal["32", "bf16"]
     accelerator: Literal["cpu", "gpu"]
+    devices: int = 1
 
     def write(self, path: Path) -> None:
         """Write the job as JSON."""
@@ -94,34 +104,57 @@ def run_training(job: TrainingJob, *, lock: int, on_epoch: OnEpoch) -> Facts:
     state.mkdir(parents=True, exist_ok=True)
     job_file = state / "job.json"
     job.write(job_file)
-    process = subprocess.Popen(  # noqa: S603 (this interpreter, our module)
+    (state / MEETING).unlink(missing_ok=True)  # of a training that was killed
+    told, tell = os.pipe()
+    lives, hold = os.pipe()
+    children: list[Child] = []
+    try:
+        try:
+            for rank in range(job.devices):  # each is noted before the next is started
+                child = _start(job_file, rank, job.devices, lives, tell, lock)
+                children.append(child)
+        finally:
+            os.close(tell)
+            os.close(lives)
+        return _follow(children, told, on_epoch)
+    finally:
+        _end(children)
+        os.close(hold)
+        os.close(told)
+
+
+def _start(job_file: Path, rank: int, devices: int, lives: int, tell: int, lock: int) -> Child:
+    """Start a child; it ends when nobody holds the other end of `lives` any more."""
+    return subprocess.Popen(  # noqa: S603 (this interpreter, our module)
         [sys.executable, "-m", "pneumonia.training", str(job_file)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        stdin=lives,
+        stdout=tell,
         pass_fds=(lock,),
         start_new_session=True,
         # CUDA's own order puts the fastest GPU first; nvidia-smi, whose list decided on the
         # precision, goes by the slot.
-        env={"CUDA_DEVICE_ORDER": "PCI_BUS_ID"} | os.environ,
+        env={"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        | os.environ
+        | ({"LOCAL_RANK": str(rank), "WORLD_SIZE": str(devices)} if devices > 1 else {}),
     )
-    try:
-        return _follow(process, on_epoch)
-    finally:
-        _end(process)
 
 
-def _follow(process: "subprocess.Popen[bytes]", on_epoch: OnEpoch) -> Facts:
-    """Relay the child's events until it is done."""
-    for event in _events(process):
+def _follow(children: list[Child], told: int, on_epoch: OnEpoch) -> Facts:
+    """Relay the children's events until they are done."""
+    for event in _events(children, told):
         if "epoch" in event:
             on_epoch(event)
         elif "log" in event:
             logger.log(event["level"], "%s", event["log"])
-        elif "error" in event:
-            raise _as_error(event["error"])
+        elif "error" in event and not any((child.poll() or 0) < 0 for child in children):
+            raise _as_error(event["error"])  # of one whose mate was killed: what it met follows
         elif "facts" in event:
             return dict(event["facts"])
-    status = process.wait(STOP_SECONDS)
+    if not any(map(_failed, children)):  # they have closed their output and are about to end
+        for child in children:
+            child.wait(STOP_SECONDS)
+    # A signal's number is below 0; whoever was killed by one comes before its mates' complaints.
+    status = min((child.returncode for child in children if child.returncode), default=0)
     how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
     raise TrainingError(
         f"training: expected a finished model, but its process ended {how}. Run again: it goes on "
@@ -130,19 +163,20 @@ def _follow(process: "subprocess.Popen[bytes]", on_epoch: OnEpoch) -> Facts:
     )
 
 
-def _events(process: "subprocess.Popen[bytes]") -> Iterator[dict[str, Any]]:
-    """The child's JSON lines, until it closes its output or ends.
+def _failed(child: Child) -> bool:
+    return child.poll() not in {None, 0}
+
+
+def _events(children: list[Child], told: int) -> Iterator[dict[str, Any]]:
+    """The children's JSON lines, until they close their output, all have ended, or one has failed.
 
     Wakes every second: a cancellation reaches a thread only between two of its instructions.
     """
-    stream = process.stdout
-    if stream is None:  # never: it is a pipe
-        return
     rest = b""
     while True:
-        ended = process.poll() is not None
-        if select.select([stream], [], [], 0 if ended else 1.0)[0]:
-            chunk = os.read(stream.fileno(), 1 << 16)
+        ended = any(map(_failed, children)) or all(child.poll() == 0 for child in children)
+        if select.select([told], [], [], 0 if ended else 1.0)[0]:
+            chunk = os.read(told, 1 << 16)
             if not chunk:
                 return
             *lines, rest = (rest + chunk).split(b"\n")
@@ -172,18 +206,17 @@ def _as_error(told: dict[str, Any]) -> Exception:
     return RuntimeError(f"{name} in the training process: {message}")
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End the child and everything in its group, gently first."""
-    if process.poll() is None:
-        process.terminate()
-        deadline = time.monotonic() + STOP_SECONDS
-        while process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-    try:
-        os.killpg(process.pid, signal.SIGKILL)  # it led a group of its own
-    except ProcessLookupError:
-        logger.debug("The training process and its group are gone.")
-    process.wait()
-    for stream in (process.stdin, process.stdout):
-        if stream is not None:
-            stream.close()
+def _end(children: list[Child]) -> None:
+    """End the children and everything in their groups, gently first."""
+    for child in children:
+        if child.poll() is None:
+            child.terminate()
+    deadline = time.monotonic() + STOP_SECONDS
+    while any(child.poll() is None for child in children) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for child in children:
+        try:
+            os.killpg(child.pid, signal.SIGKILL)  # it led a group of its own
+        except ProcessLookupError:
+            logger.debug("A training process and its group are gone.")
+        child.wait()

@@ -22,20 +22,21 @@ import pytorch_lightning as lightning
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from numpy.typing import NDArray
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from pneumonia import checkpoint, network, resume
 from pneumonia import config as configuration
 from pneumonia.artifacts import Facts, digest_file, read_table
-from pneumonia.batches import TrainingData, open_source
+from pneumonia.batches import Source, TrainingData, open_source
 from pneumonia.checkpoint import Checkpoint
 from pneumonia.child_process import EventLog, Stop, end_with_parent
+from pneumonia.config import Config
 from pneumonia.errors import ConfigError, PneumoniaError, TrainingError
 from pneumonia.fitting import Fit, StoppedError
 from pneumonia.machine import cores, workers
 from pneumonia.network import MEAN, STD, Classifier
 from pneumonia.pool import ImagePool
-from pneumonia.trainer_process import OnEpoch, TrainingJob
+from pneumonia.processes import Processes, Together
+from pneumonia.trainer_process import MEETING, OnEpoch, TrainingJob
 
 logger = logging.getLogger("pneumonia.training")  # as a child process this is `__main__`
 
@@ -53,20 +54,22 @@ def train(job: TrainingJob, *, on_epoch: OnEpoch, stop: Stop) -> Facts:
         ConfigError: weights or an accelerator that cannot be had.
         StoppedError: `stop` was set.
     """
-    device = _prepare_machine(job)
+    processes = Processes.of(job.devices)
+    device = _prepare_machine(job, processes)
     studies = read_table(Path(job.studies)).sort_values("image_id", ignore_index=True)
     pool = ImagePool(Path(job.pool), studies)
     train_rows, val_rows = (_rows_of(studies, side) for side in ("train", "val"))
     resumed = resume.load(Path(job.state))
     progress = resume.Progress(resumed)
     data = TrainingData(
-        open_source(pool, device, workers(job.config)),
+        _source(pool, device, job.config, processes),
         studies["target"].to_numpy(dtype=np.bool_),
         train_rows,
         val_rows,
         job.config,
         first_epoch=progress.epoch,
         first_step=progress.step,
+        processes=processes,
     )
     model, settings = _build(job)
     image_ids = studies["image_id"].tolist()
@@ -78,10 +81,13 @@ def train(job: TrainingJob, *, on_epoch: OnEpoch, stop: Stop) -> Facts:
     if not progress.finished(job.config):
         trainer = lightning.Trainer(
             accelerator=job.accelerator,
-            devices=1,
+            devices=job.devices,
+            strategy=_strategy(job, processes),
+            sync_batchnorm=job.devices > 1 and job.accelerator == "gpu",
+            use_distributed_sampler=False,  # `batches` deals each batch out itself
             precision=_PRECISIONS[job.precision],
             max_epochs=job.config.training.epochs - progress.epoch,
-            plugins=[LightningEnvironment()],  # whatever cluster this runs on: one process
+            plugins=[LightningEnvironment()],  # whatever cluster this runs on: one machine
             reload_dataloaders_every_n_epochs=1,
             num_sanity_val_steps=0,
             # Each of these costs up to 2 ms a step and does nothing here.
@@ -93,7 +99,7 @@ def train(job: TrainingJob, *, on_epoch: OnEpoch, stop: Stop) -> Facts:
         with warnings.catch_warnings():  # of Lightning 2.6 about its own use of torch 2.14
             warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
             _fit(trainer, fit, data)
-    return _write(job, fit, settings)
+    return _write(job, fit, settings) if processes.first else {}
 
 
 def main(arguments: list[str]) -> int:
@@ -102,11 +108,13 @@ def main(arguments: list[str]) -> int:
     stop.listen()
     end_with_parent()
     events = EventLog()
-    logging.getLogger("pneumonia").setLevel(logging.INFO)
+    job = TrainingJob.read(Path(arguments[0]))
+    first = Processes.of(job.devices).first  # the others tell of their faults only
+    logging.getLogger("pneumonia").setLevel(logging.INFO if first else logging.WARNING)
     logging.getLogger().addHandler(events)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     try:
-        facts = train(TrainingJob.read(Path(arguments[0])), on_epoch=events.tell, stop=stop)
+        facts = train(job, on_epoch=events.tell, stop=stop)
     except StoppedError:
         return 128 + (stop.signal or 0)
     except PneumoniaError as error:
@@ -119,13 +127,15 @@ def main(arguments: list[str]) -> int:
     except Exception as error:  # a bug: its traceback goes to standard error
         events.tell({"error": {"type": type(error).__name__, "message": str(error)}})
         raise
-    events.tell({"facts": facts})
+    if first:
+        events.tell({"facts": facts})
     return 0
 
 
-def _prepare_machine(job: TrainingJob) -> torch.device:
+def _prepare_machine(job: TrainingJob, processes: Processes) -> torch.device:
     """Set torch up for this process and name the device."""
-    torch.set_num_threads(cores())  # their number changes the last bits of gradients: no setting
+    # Their number changes the last bits of gradients: no setting.
+    torch.set_num_threads(max(1, cores() // processes.count))
     # 32 bits means 32, in the validation of a bf16 training too: TF32, which cuDNN takes by itself
     # from Ampere on, keeps 10 bits of the mantissa's 23.
     torch.backends.cudnn.allow_tf32 = False
@@ -138,16 +148,30 @@ def _prepare_machine(job: TrainingJob) -> torch.device:
             f"(version {torch.__version__}). Install its CUDA build, or set "
             "runtime.accelerator=cpu."
         )
+    if processes.count > 1 and torch.cuda.device_count() < processes.count:
+        raise ConfigError(
+            f"runtime.devices: expected as many GPUs as asked for, {processes.count}, "
+            f"got {torch.cuda.device_count()}. Set a smaller number."
+        )
     torch.backends.cudnn.benchmark = True
-    return torch.device("cuda", 0)
+    return torch.device("cuda", processes.rank)
+
+
+def _source(pool: ImagePool, device: torch.device, config: Config, processes: Processes) -> Source:
+    threads = max(1, workers(config) // processes.count)
+    return open_source(pool, device, threads, config.runtime.device_memory_fraction)
+
+
+def _strategy(job: TrainingJob, processes: Processes) -> str | Together:
+    if processes.count == 1:
+        return "auto"
+    return Together(Path(job.state) / MEETING, processes, job.accelerator)
 
 
 def _fit(trainer: lightning.Trainer, fit: Fit, data: TrainingData) -> None:
     """Let Lightning run; tell a GPU that is too small with the cure."""
     try:
         trainer.fit(fit, datamodule=data)
-    except SIGTERMException as error:  # a SystemExit: Lightning's own, between two epochs
-        raise StoppedError from error
     except torch.OutOfMemoryError as error:
         size = data.config.training.batch_size
         raise TrainingError(

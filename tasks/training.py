@@ -30,7 +30,7 @@ def plan(context: Context) -> Plan:
     )
     rows = studies.merge(images, on="image_id", validate="1:1")
     tuning = rows[rows["split"] != "test"]
-    precision = resolve_precision(config)
+    accelerator, precision = resolve_accelerator(config), resolve_precision(config)
 
     def write(scratch: Scratch) -> Facts:
         studies_file = scratch.state / "studies.parquet"
@@ -44,7 +44,8 @@ def plan(context: Context) -> Plan:
             output=str(scratch.output),
             state=str(scratch.state / "resume"),
             precision=precision,
-            accelerator=resolve_accelerator(config),
+            accelerator=accelerator,
+            devices=config.runtime.devices,
         )
         return run_training(job, lock=scratch.lock, on_epoch=_tell(context.model))
 
@@ -57,6 +58,8 @@ def plan(context: Context) -> Plan:
         "weights": _weights(config.training.weights),
     }
     del configuration["retrain_after"]  # decides whether to train, not what comes of it
+    if accelerator == "cpu" and config.runtime.devices > 1:
+        configuration["processes"] = config.runtime.devices  # each normalises its own share
     inputs = {"train and val images": digest_table(tuning, ROW)}
     kept = _kept(context, rows, configuration)
     return Plan(inputs if kept is None else kept.manifest.inputs, configuration, write)

@@ -28,7 +28,12 @@ DOORS = {
     "matplotlib": {"pneumonia.figures"},
     "pydantic": {"pneumonia.config", "flows.pipeline"},
     "pydicom": {"pneumonia.parser"},
-    "pytorch_lightning": {"pneumonia.batches", "pneumonia.fitting", "pneumonia.training"},
+    "pytorch_lightning": {
+        "pneumonia.batches",
+        "pneumonia.fitting",
+        "pneumonia.processes",
+        "pneumonia.training",
+    },
     "simplejpeg": {"pneumonia.codestream"},
     "sklearn": {"pneumonia.controls"},
     "torchmetrics": {"pneumonia.fitting"},

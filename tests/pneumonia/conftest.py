@@ -154,7 +154,7 @@ def make_pool():
 def make_job(make_pool):
     """Makes a training of three epochs of four steps over `make_pool`'s images."""
 
-    def make(folder, *settings, studies=None):
+    def make(folder, *settings, studies=None, devices=1):
         studies = make_pool(folder) if studies is None else studies
         studies.to_parquet(folder / "studies.parquet", index=False)
         for name in ("output", "state"):
@@ -175,6 +175,7 @@ def make_job(make_pool):
             state=str(folder / "state"),
             precision="32",
             accelerator="cpu",
+            devices=devices,
         )
 
     return make

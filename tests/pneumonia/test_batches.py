@@ -4,9 +4,18 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pneumonia import augment, batches, config
-from pneumonia.batches import Epoch, MappedSource, ResidentSource, TrainingData, Whole, open_source
+from pneumonia.batches import (
+    ALONE,
+    Epoch,
+    MappedSource,
+    ResidentSource,
+    TrainingData,
+    Whole,
+    open_source,
+)
 from pneumonia.network import normalise
 from pneumonia.pool import ImagePool
+from pneumonia.processes import Processes
 
 SIDE = 32  # of `make_pool`'s images
 CPU = torch.device("cpu")
@@ -29,7 +38,7 @@ def pool(folder, studies):
 
 @pytest.fixture
 def data(pool, studies):
-    def make(*settings, source=None):
+    def make(*settings, source=None, processes=ALONE):
         return TrainingData(
             source or MappedSource(pool, CPU, workers=2),
             studies["target"].to_numpy(),
@@ -38,6 +47,7 @@ def data(pool, studies):
             config.parse_settings(
                 [f"shards.image_size={SIDE}", "training.batch_size=10", *settings]
             ),
+            processes=processes,
         )
 
     return make
@@ -98,6 +108,33 @@ def test_whole_is_every_val_image_once_unchanged(data, pool, studies):
     assert torch.equal(inputs, normalise(pool.gather(rows)))
 
 
+@pytest.mark.parametrize("settings", [(), ("training.batch_size=100",)])
+def test_processes_deal_each_batch_out_among_them(data, settings):
+    """32 images by tens, and all as one batch that has no equal shares for three."""
+    alone = list(Epoch(data(*settings), 4, 0))
+    count = 3 if settings else 2
+    dealt = [
+        list(Epoch(data(*settings, processes=Processes(r, count)), 4, 0)) for r in range(count)
+    ]
+    for whole, *shares in zip(alone, *dealt, strict=True):
+        of_all = dict(zip(whole.rows, whole.inputs, strict=True))
+        rows = np.concatenate([share.rows for share in shares])
+        assert len({len(share.rows) for share in shares}) == 1
+        assert len(rows) == len(set(rows)) == len(whole.rows) // count * count
+        for share in shares:
+            for row, image in zip(share.rows, share.inputs, strict=True):
+                assert torch.equal(image, of_all[row])
+
+
+def test_processes_see_each_val_image_once_between_them(data):
+    rows = [
+        np.concatenate([batch.rows for batch in Whole(data(processes=Processes(rank, 3)))])
+        for rank in range(3)
+    ]
+    assert np.array_equal(np.sort(np.concatenate(rows)), data().val)
+    assert [len(list(part)) for part in rows] == [6, 5, 5]
+
+
 def test_number_of_threads_changes_nothing(pool):
     rows = np.arange(13)
     changes = augment.draw(
@@ -143,12 +180,12 @@ def test_resident_source_uploaded_in_parts_is_whole(pool, monkeypatch):
 
 
 def test_open_source_on_a_cpu_reads_the_memory_maps(pool):
-    assert isinstance(open_source(pool, CPU, workers=1), MappedSource)
+    assert isinstance(open_source(pool, CPU, workers=1, memory_fraction=0.5), MappedSource)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_open_source_on_a_gpu_keeps_the_images_there(pool):
-    source = open_source(pool, torch.device("cuda", 0), workers=1)
+    source = open_source(pool, torch.device("cuda", 0), workers=1, memory_fraction=0.5)
     assert isinstance(source, ResidentSource)
     assert source.whole(np.arange(3)).is_cuda

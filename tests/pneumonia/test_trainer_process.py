@@ -9,17 +9,25 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+from torch.nn.functional import binary_cross_entropy_with_logits
 
-from pneumonia import errors
+from pneumonia import checkpoint, errors, resume
 from pneumonia.child_process import Stop
 from pneumonia.errors import ConfigError, DataError, TrainingError
+from pneumonia.network import normalise
+from pneumonia.pool import ImagePool
 from pneumonia.trainer_process import TrainingJob, _as_error, _event, run_training
 from pneumonia.training import train
 
 PARENT = """
 import sys
 from pathlib import Path
+from pneumonia.network import normalise
+from pneumonia.pool import ImagePool
 from pneumonia.trainer_process import TrainingJob, run_training
 
 folder = Path(sys.argv[1])
@@ -185,6 +193,75 @@ def test_child_ends_when_its_parent_dies_and_holds_the_lock_until_then(tmp_path,
             parent.kill()
             wait_until(lambda: not alive(child))
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory, make_job):
+    """A training that two processes shared."""
+    folder, told = tmp_path_factory.mktemp("shared"), []
+    job = make_job(folder, devices=2)
+    with (folder / "lock").open("w") as lock:
+        facts = run_training(job, lock=lock.fileno(), on_epoch=told.append)
+    return job, facts, told
+
+
+def test_two_processes_gather_every_val_logit_once(shared):
+    """The figures that they told are those of the checkpoint on all val images."""
+    job, facts, told = shared
+    studies = pd.read_parquet(job.studies).sort_values("image_id", ignore_index=True)
+    val = studies[studies["split"] == "val"]
+    images = ImagePool(Path(job.pool), studies).gather(val.index.to_numpy())
+    trained = checkpoint.load(Path(job.output) / "checkpoint.ckpt")
+    with torch.inference_mode():
+        logits = trained.network(normalise(images))
+    train = studies.loc[studies["split"] == "train", "target"]
+    target = torch.tensor(val["target"].to_numpy(), dtype=torch.float32)
+    weight = torch.tensor((~train).sum() / train.sum())
+    loss = binary_cross_entropy_with_logits(logits, target, pos_weight=weight)
+    assert [event["epoch"] for event in told] == [1, 2, 3]
+    assert float(loss) == pytest.approx(facts["val_loss"], rel=1e-5)
+    assert roc_auc_score(target, logits) == pytest.approx(facts["val_auroc"], abs=1e-6)
+    assert trainers(job) == []
+
+
+def test_two_processes_one_killed_go_on_to_the_same_bytes(shared, tmp_path, lock, make_job):
+    job, deaths = make_job(tmp_path, devices=2), []
+
+    def kill(event):
+        if event["epoch"] == 1 and not deaths:
+            os.kill(max(trainers(job)), signal.SIGKILL)
+
+    facts = None
+    while facts is None:
+        try:
+            facts = run_training(job, lock=lock, on_epoch=kill)
+        except TrainingError as error:
+            deaths.append(str(error))
+        assert trainers(job) == []
+    assert len(deaths) == 1
+    assert "its process ended by SIGKILL" in deaths[0]
+    assert outcome(job) == outcome(shared[0])
+
+
+def test_two_processes_interrupted_end_at_the_same_step(shared, tmp_path, lock, make_job):
+    job = make_job(tmp_path, devices=2)
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_training(job, lock=lock, on_epoch=interrupt)
+    assert trainers(job) == []
+    assert resume.load(tmp_path / "state") is not None
+    run_training(job, lock=lock, on_epoch=lambda _: None)
+    assert outcome(job) == outcome(shared[0])
+
+
+def test_two_processes_name_all_images_of_a_step_that_went_wrong(tmp_path, lock, make_job):
+    job = make_job(tmp_path, "training.learning_rate=1e30", devices=2)
+    with pytest.raises(TrainingError, match=r"got nan, on the images (image-\d+, ){7}image-\d+\."):
+        run_training(job, lock=lock, on_epoch=lambda _: None)
+    assert trainers(job) == []
 
 
 def test_run_training_raises_the_childs_error_as_its_class(tmp_path, lock, make_job):

@@ -14,6 +14,7 @@ from pneumonia.config import parse_settings
 from pneumonia.errors import ConfigError, TrainingError
 from pneumonia.fitting import StoppedError
 from pneumonia.machine import cores
+from pneumonia.processes import Processes
 from pneumonia.training import train
 
 
@@ -112,10 +113,14 @@ def test_train_stopped_at_a_step_goes_on_to_the_same_bytes(
 
 
 def test_train_told_to_stop_between_two_epochs_goes_on(finished, tmp_path, make_job):
-    """The signal comes when the epoch's figures have just been told: Lightning acts on it then."""
-    job = make_job(tmp_path)
+    """The signal comes when the epoch's figures have just been told."""
+    job, stop = make_job(tmp_path), Stop()
+
+    def told(_):
+        stop.signal = signal.SIGTERM
+
     with pytest.raises(StoppedError):
-        run(job, lambda _: signal.raise_signal(signal.SIGTERM))
+        run(job, told, stop)
     assert resume.load(Path(job.state))["epoch"] == 1
     run(job)
     assert outcome(job) == outcome(finished[0])
@@ -220,7 +225,7 @@ def test_train_prepared_for_a_gpu_takes_no_tf32(tmp_path, monkeypatch, make_job,
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # torch's own default
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     job = replace(make_job(tmp_path), accelerator="gpu", precision=precision)
-    assert training._prepare_machine(job).type == "cuda"
+    assert training._prepare_machine(job, Processes()).type == "cuda"
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
 
