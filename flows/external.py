@@ -56,7 +56,7 @@ def external(
         if stage is SHARDS:
             convert_new_files(context)
         outcome = stage.run(context)
-        logger.info("%s", stage_line(stage.link_name(context.model), stage, outcome))
+        logger.info("%s", stage_line(stage.link_name(context.member), stage, outcome))
         references[stage.name] = outcome.reference
     publish(Workspace(request.workspace).get(references[EXTERNAL]), out)
     logger.info("Report: %s", out / REPORT)

@@ -68,7 +68,7 @@ def pipeline(
         if stage is SHARDS:
             convert_new_files(context)
         outcome = outcomes[stage.name] = stage.run(context)
-        logger.info("%s", stage_line(stage.link_name(context.model), stage, outcome))
+        logger.info("%s", stage_line(stage.link_name(context.member), stage, outcome))
         return outcome.reference
 
     references = walk(request, until, visit)

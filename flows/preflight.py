@@ -53,7 +53,7 @@ def check(request: Request, until: str, *, to_run: bool = True) -> None:
         _check_maps(request)
     if "training" in stages and to_run:
         _check_weights(request)
-        resolve_accelerator(request.config)
+        _check_devices(request)
 
 
 def _check_maps(request: Request) -> None:
@@ -95,6 +95,15 @@ def _check_weights(request: Request) -> None:
             from pneumonia.checkpoint import check_weights
 
             check_weights(Path(weights), model)
+
+
+def _check_devices(request: Request) -> None:
+    asked = request.config.runtime.devices
+    if resolve_accelerator(request.config) == "gpu" and asked > len(gpus()):
+        raise ConfigError(
+            f"runtime.devices: expected at most the {len(gpus())} GPUs that this process may use, "
+            f"got {asked}. Set a smaller number."
+        )
 
 
 def _check_imagenet(request: Request) -> None:

@@ -53,8 +53,17 @@ def walk(
     """
     references: dict[str, Reference] = {}
     for stage in stages_until(until):
-        for model in request.models if stage.per_model else ("",):
-            reference = visit(stage, Context(request, dict(references), model))
+        for model, seed in members(stage, request):
+            context = Context(request, dict(references), model, seed)
+            reference = visit(stage, context)
             if reference is not None:
-                references[stage.link_name(model)] = reference
+                references[stage.link_name(context.member)] = reference
     return references
+
+
+def members(stage: Stage, request: Request) -> list[tuple[str, int | None]]:
+    """The model and seed of each artifact of a stage; None stands for the first seed."""
+    if not stage.per_model:
+        return [("", None)]
+    further = request.config.training.all_seeds[1:] if stage.per_seed else ()
+    return [(model, seed) for model in request.models for seed in (None, *further)]

@@ -1,11 +1,12 @@
 """What stands in a workspace: fresh or stale, whole or damaged."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from flows.preflight import check
-from flows.stages import STAGES, walk
+from flows.stages import STAGES, members, walk
 from pneumonia.artifacts import Reference, changes, find_damage, read_manifest
 from pneumonia.errors import ConfigError, CorruptArtifactError
 from pneumonia.workspace import Workspace
@@ -26,7 +27,7 @@ def status_lines(asked: dict[str, Any]) -> list[str]:
 
     def visit(stage: Stage, context: Context) -> Reference | None:
         state, told, reference = _state(stage, context)
-        lines.append(f"{stage.link_name(context.model):<22} {state:<8} {told}")
+        lines.append(f"{stage.link_name(context.member):<22} {state:<8} {told}")
         return reference
 
     walk(request, STAGES[-1].name, visit)
@@ -80,7 +81,7 @@ def _state(stage: Stage, context: Context) -> tuple[str, str, Reference | None]:
     artifact = context.workspace.find(reference)
     if artifact is not None and plan.usable(artifact):
         return "fresh", f"{reference}: {stage.describe(artifact.manifest.facts)}", reference
-    name = stage.link_name(context.model)
+    name = stage.link_name(context.member)
     run = context.request.run
     return "stale", reason_to_run(context.workspace, run, name, manifest, refresh=False), None
 
@@ -99,9 +100,10 @@ def _missing(stage: Stage, context: Context) -> list[str]:
     """What a stage reads and what is not there, by link name."""
     by_name = {other.name: other for other in STAGES}
     needed: list[str] = []
-    for name in stage.needs:
-        models = context.request.models if by_name[name].per_model else ("",)
-        if stage.per_model and by_name[name].per_model:
-            models = (context.model,)
-        needed += [by_name[name].link_name(model) for model in models]
+    for other in (by_name[name] for name in stage.needs):
+        for model, seed in members(other, context.request):
+            of_another_model = stage.per_model and other.per_model and model != context.model
+            of_another_seed = stage.per_seed and other.per_seed and seed != context.seed
+            if not (of_another_model or of_another_seed):
+                needed.append(other.link_name(replace(context, model=model, seed=seed).member))
     return [name for name in needed if name not in context.upstream]

@@ -121,9 +121,26 @@ class TrainingConfig:
     """Arithmetic: `auto` takes bf16 where a GPU has it and 32 bits elsewhere."""
     seed: Seed = 0
     """Seed of first weights, order and augmentation."""
+    seeds: tuple[Seed, ...] = ()
+    """Several seeds, each trained by itself: the first is the model, the others tell how much of
+    its figures is chance, and all together make its ensemble. Unset: `seed` alone."""
     retrain_after: Fraction = 0.0
     """Fraction of changed train or val rows up to which a run keeps the last model and only
     predicts."""
+
+    def __post_init__(self) -> None:
+        """Refuse a seed twice: its training would be the same."""
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must differ from each other, got {list(self.seeds)}")
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds to train; the first is the model's.
+
+        >>> TrainingConfig(seed=7).all_seeds, TrainingConfig(seeds=(3, 4)).all_seeds
+        ((7,), (3, 4))
+        """
+        return self.seeds or (self.seed,)
 
 
 @dataclass(frozen=True, kw_only=True, config=type_checked)

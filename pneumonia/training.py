@@ -199,7 +199,7 @@ def _rows_of(studies: pd.DataFrame, side: str) -> NDArray[np.int64]:
 def _build(job: TrainingJob) -> tuple[Classifier, dict[str, Any]]:
     """The model with its first weights, and the settings that the checkpoint tells."""
     settings = configuration.as_dict(job.config.training) | {"precision": job.precision}
-    del settings["retrain_after"]  # says when to train, not how
+    del settings["retrain_after"], settings["seeds"]  # say when and how often to train, not how
     weights, fine_maps = job.config.training.weights, job.config.training.fine_maps
     torch.manual_seed(job.config.training.seed)
     if weights in {"imagenet", "none"}:

@@ -9,7 +9,7 @@ import errno
 import importlib.metadata
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -57,13 +57,20 @@ class Context:
     Args:
         upstream: references by link name (`labels`, `training-resnet18`).
         model: the model, for a stage per model.
+        seed: which of its trainings, for a stage per seed; None: that of the first seed.
         batch: the key of the pool shard, for a conversion.
     """
 
     request: Request
     upstream: Mapping[str, Reference]
     model: str = ""
+    seed: int | None = None
     batch: str = ""
+
+    @property
+    def member(self) -> str:
+        """The model, and the seed where it is not the first: `resnet18`, `resnet18-seed1`."""
+        return self.model if self.seed is None else f"{self.model}-seed{self.seed}"
 
     @property
     def workspace(self) -> Workspace:
@@ -71,8 +78,8 @@ class Context:
         return Workspace(self.request.workspace)
 
     def name(self, stage: str) -> str:
-        """The link name of an upstream stage; for a stage per model, that of this model."""
-        own = f"{stage}-{self.model}"
+        """The link name of an upstream stage; for a stage per model, that of this member."""
+        own = f"{stage}-{self.member}"
         return own if own in self.upstream else stage
 
     def artifact(self, stage: str) -> Artifact:
@@ -83,6 +90,14 @@ class Context:
         """The upstream artifacts of a stage per model, by model."""
         return {
             model: self.workspace.get(self.upstream[f"{stage}-{model}"])
+            for model in self.request.models
+        }
+
+    def further(self, stage: str) -> dict[str, dict[int, Artifact]]:
+        """The upstream artifacts of the seeds after the first, by model and seed."""
+        seeds = self.request.config.training.all_seeds[1:]
+        return {
+            model: {seed: replace(self, model=model, seed=seed).artifact(stage) for seed in seeds}
             for model in self.request.models
         }
 
@@ -126,6 +141,7 @@ class Stage:
         describe: its facts as half a line for the console.
         needs: the stages it reads from.
         per_model: one artifact a model.
+        per_seed: one a seed too.
         runs: modules that its work runs without importing them.
         keyed_by_code: an edit of the code behind it makes it anew; for stages that take seconds.
         part_of: the stage it works for; it has no link of its own in a run then.
@@ -137,6 +153,7 @@ class Stage:
     describe: Callable[[Facts], str]
     needs: tuple[str, ...] = ()
     per_model: bool = False
+    per_seed: bool = False
     runs: tuple[str, ...] = ()
     keyed_by_code: bool = True
     part_of: str = ""
@@ -156,13 +173,13 @@ class Stage:
         """The modules that its output depends on."""
         return modules_behind(self.plan.__module__, *self.runs)
 
-    def link_name(self, model: str = "") -> str:
-        """The name under which a run keeps its artifact: `labels`, `training-resnet18`."""
-        return f"{self.name}-{model}" if self.per_model else self.name
+    def link_name(self, member: str = "") -> str:
+        """The name under which a run keeps its artifact: `labels`, `training-resnet18-seed1`."""
+        return f"{self.name}-{member}" if self.per_model else self.name
 
     def run(self, context: Context) -> Outcome:
         """Run as a task of the current flow; a failure raises what the stage raised."""
-        named = self.task.with_options(task_run_name=self.link_name(context.model))
+        named = self.task.with_options(task_run_name=self.link_name(context.member))
         state: State[Outcome] = named(context, return_state=True)
         return state.result()
 
@@ -173,7 +190,7 @@ def make(stage: Stage, context: Context, plan: Plan) -> Outcome:
     request, workspace = context.request, context.workspace
     manifest = manifest_of(stage, plan)
     reference = Reference(manifest.stage, manifest.key)
-    name = stage.link_name(context.model)
+    name = stage.link_name(context.member)
     refresh = bool({stage.name, stage.part_of} & request.refresh)
 
     def found() -> Artifact | None:

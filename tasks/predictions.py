@@ -54,5 +54,6 @@ PREDICTIONS = Stage(
     describe=describe,
     needs=("shards", "split", "training"),
     per_model=True,
+    per_seed=True,
     keyed_by_code=False,
 )

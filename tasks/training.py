@@ -23,7 +23,7 @@ ROW = ("image_id", "split", "target", "pixel_digest")
 
 def plan(context: Context) -> Plan:
     """Read the train and val rows: new test images retrain nothing."""
-    config = recipe(context.request.config, context.model)
+    config = recipe(context.request.config, context.model, context.seed)
     studies = context.artifact("split").table("studies.parquet", ["image_id", "split", "target"])
     images = context.artifact("shards").table(
         "images.parquet", ["image_id", "pixel_digest", "pool", "row"]
@@ -47,7 +47,7 @@ def plan(context: Context) -> Plan:
             accelerator=accelerator,
             devices=config.runtime.devices,
         )
-        return run_training(job, lock=scratch.lock, on_epoch=_tell(context.model))
+        return run_training(job, lock=scratch.lock, on_epoch=_tell(context.member))
 
     configuration = as_dict(config.training) | {
         "model": context.model,
@@ -58,6 +58,7 @@ def plan(context: Context) -> Plan:
         "weights": _weights(config.training.weights),
     }
     del configuration["retrain_after"]  # decides whether to train, not what comes of it
+    del configuration["seeds"]  # each is a training of its own
     if accelerator == "cpu" and config.runtime.devices > 1:
         configuration["processes"] = config.runtime.devices  # each normalises its own share
     inputs = {"train and val images": digest_table(tuning, ROW)}
@@ -65,11 +66,16 @@ def plan(context: Context) -> Plan:
     return Plan(inputs if kept is None else kept.manifest.inputs, configuration, write)
 
 
-def recipe(config: Config, model: str) -> Config:
-    """The recipe for one model: only some have first weights to be given."""
-    if model in PRETRAINED:
-        return config
-    return replace(config, training=replace(config.training, weights="none"))
+def recipe(config: Config, model: str, seed: int | None = None) -> Config:
+    """The recipe for one training: only some models have first weights to be given.
+
+    Args:
+        seed: None for the first.
+    """
+    training = config.training
+    chosen = training.all_seeds[0] if seed is None else seed
+    weights = training.weights if model in PRETRAINED else "none"
+    return replace(config, training=replace(training, seed=chosen, seeds=(), weights=weights))
 
 
 def describe(facts: Facts) -> str:
@@ -87,7 +93,7 @@ def _kept(context: Context, rows: pd.DataFrame, configuration: dict[str, Any]) -
     """
     allowed = context.request.config.training.retrain_after
     request = context.request
-    last = context.workspace.linked(request.run, TRAINING.link_name(context.model))
+    last = context.workspace.linked(request.run, TRAINING.link_name(context.member))
     if not allowed or last is None or TRAINING.name in request.refresh:
         return None
     artifact = context.workspace.find(last, hashed=request.verify)
@@ -135,6 +141,7 @@ TRAINING = Stage(
     describe=describe,
     needs=("shards", "split"),
     per_model=True,
+    per_seed=True,
     runs=("pneumonia.training",),
     keyed_by_code=False,
 )
