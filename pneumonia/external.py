@@ -15,12 +15,12 @@ import pandas as pd
 
 from pneumonia.artifacts import Facts
 from pneumonia.assessment import RATES, Figure, Samples, assess, figure
+from pneumonia.calibration import Calibration, Floats
 from pneumonia.config import EvaluationConfig
 from pneumonia.errors import SplitError
 from pneumonia.evaluation import evaluate, find_answers, make_side
 from pneumonia.metrics import Array
 from pneumonia.people import check_mapped, name_people, patient_id
-from pneumonia.predictions import Calibration, Floats
 from pneumonia.split import STUDY_COLUMNS, count_unpaired, labelled_images
 from pneumonia.uncertainty import bootstrap
 

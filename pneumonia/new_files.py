@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pneumonia.calibration import Calibration
 from pneumonia.checkpoint import Checkpoint
 from pneumonia.config import ShardsConfig
 from pneumonia.machine import Accelerator
-from pneumonia.predictions import BATCH, Calibration, logits_of
+from pneumonia.predictions import BATCH, logits_of
 from pneumonia.shards import convert_files
 
 COLUMNS = ("file", "image_id", "logit", "probability", "positive", "reason")

@@ -19,9 +19,10 @@ def plan(context: Context) -> Plan:
     def write(scratch: Scratch) -> Facts:
         import numpy as np
 
+        from pneumonia.calibration import make_predictions
         from pneumonia.checkpoint import load
         from pneumonia.pool import ImagePool
-        from pneumonia.predictions import make_predictions, predict_logits
+        from pneumonia.predictions import predict_logits
 
         logit = predict_logits(
             load(training.path / "checkpoint.ckpt"),

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from pneumonia import network
+from pneumonia.calibration import Calibration
 from pneumonia.checkpoint import Checkpoint
 from pneumonia.config import ShardsConfig
 from pneumonia.new_files import COLUMNS, predict_files
-from pneumonia.predictions import Calibration, logits_of
+from pneumonia.predictions import logits_of
 from pneumonia.shards import convert_files
 from pneumonia.simulate import simulate
 
