@@ -4,11 +4,18 @@ In: a template's name and its values. Out: HTML. Everything is escaped unless a 
 otherwise, and a value that a template names and nobody gave is an error. This is Jinja's one door.
 """
 
+import re
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pneumonia import tables
+
+_FIGURE = re.compile(
+    r"([-+.\d]+)"
+    r"(?: \(([-+.\d]+ to [-+.\d]+|no interval)\))?"
+    r"(?:, (defined on [\d,]+ of [\d,]+))?"
+)
 
 
 def render(template: str, **values: object) -> str:
@@ -29,6 +36,18 @@ def render(template: str, **values: object) -> str:
         "value": tables.value,
         "percent": tables.percent,
         "count": tables.count,
-        "parts": tables.parts,
+        "parts": parts,
     }
     return environment.get_template(template).render(values)
+
+
+def parts(cell: str) -> tuple[str, list[str]]:
+    """A told figure as its value and what stands small below it; any other text whole.
+
+    >>> parts("0.881 (0.852 to 0.907), defined on 21 of 23")
+    ('0.881', ['0.852 to 0.907', 'defined on 21 of 23'])
+    >>> parts("3 (of 4)")
+    ('3 (of 4)', [])
+    """
+    found = _FIGURE.fullmatch(cell)
+    return (found[1], [text for text in found.groups()[1:] if text]) if found else (cell, [])

@@ -4,11 +4,8 @@ In: `evaluation.json` and `cam.json`. Out: lists of plain dictionaries whose key
 headings. A figure that is undefined is told with its reason.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
-
-_WITH_INTERVAL = re.compile(r"([-+.\d]+) \(([-+.\d]+ to [-+.\d]+|no interval)\)")
 
 Table = list[dict[str, str]]
 Evaluation = Mapping[str, Any]
@@ -61,18 +58,6 @@ def tell(figure: Mapping[str, Any], digits: int = 3, *, signed: bool = False) ->
         return told if figure["reason"] is None else f"{told} (no interval)"
     low, high = (format(figure[end], form) for end in ("low", "high"))
     return f"{figure['value']:{form}} ({low} to {high})"
-
-
-def parts(cell: str) -> tuple[str, str]:
-    """A told figure as value and interval; any other text whole.
-
-    >>> parts("0.881 (0.852 to 0.907)")
-    ('0.881', '0.852 to 0.907')
-    >>> parts("3 (of 4)")
-    ('3 (of 4)', '')
-    """
-    found = _WITH_INTERVAL.fullmatch(cell)
-    return (found[1], found[2]) if found else (cell, "")
 
 
 def value(figure: Mapping[str, Any], digits: int = 3) -> str:
@@ -206,7 +191,10 @@ def subgroup_table(evaluation: Evaluation) -> Table:
 
 
 def cam_table(cams: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Agreement of maps and boxes: every model, its control, and the difference."""
+    """Agreement of maps and boxes: every model, its control, and the difference.
+
+    A figure that does not stand on all images says on how many.
+    """
     rows = []
     for model, cam in cams.items():
         for name, part, signed in (
@@ -215,11 +203,16 @@ def cam_table(cams: Mapping[str, Mapping[str, Any]]) -> Table:
             ("difference", cam["difference"], True),
         ):
             told = {
-                label: tell(part[measure], signed=signed)
+                label: tell(part[measure], signed=signed) + _on_part(cam, measure)
                 for measure, label in MEASURE_NAMES.items()
             }
             rows.append({"map": name, **told})
     return rows
+
+
+def _on_part(cam: Mapping[str, Any], measure: str) -> str:
+    defined, n = cam["defined"][measure], cam["n"]
+    return "" if defined in {0, n} else f", defined on {defined:,} of {n:,}"
 
 
 def sanity_table(cams: Mapping[str, Mapping[str, Any]]) -> Table:

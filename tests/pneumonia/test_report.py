@@ -198,6 +198,12 @@ def test_cam_table_shows_the_control_beside_the_model(tmp_path):
     rows = cam_table(cams)
     assert [row["map"] for row in rows] == ["resnet18", "constant map", "difference"]
     assert rows[2]["IoU"] == "+0.500 (+0.400 to +0.600)"
+    assert {row["CNR"].partition(", ")[2] for row in rows} == {"defined on 27 of 30"}
+
+
+def test_report_says_on_how_many_images_a_measure_of_the_maps_is_defined(page):
+    assert page.count("<small>defined on 27 of 30</small>") == 2 * 3
+    assert "stand on the images where both maps define it" in page
 
 
 def test_sanity_table_shows_each_depth_beside_the_random_pairs():
