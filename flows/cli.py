@@ -181,7 +181,7 @@ def parser() -> argparse.ArgumentParser:
     predicted.add_argument("--run", default="main", metavar="NAME", help="default: main")
     predicted.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE")
 
-    compared = command(compare, "finished runs side by side, and what moved by more than noise")
+    compared = command(compare, "finished runs side by side: what moved, and for which run")
     compared.add_argument("runs", nargs="+", metavar="RUN", help="the first is the reference")
     compared.add_argument("--workspace", type=Path, required=True, metavar="DIR")
     compared.add_argument("--out", type=Path, metavar="FILE.html", help="the same as a page")
