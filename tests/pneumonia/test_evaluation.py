@@ -212,6 +212,21 @@ def test_comparison_is_paired(evaluation):
     assert (entry["p"] < 0.05) == (told["low"] > 0 or told["high"] < 0)
 
 
+@pytest.mark.parametrize("model", ["custom_cnn", "resnet18"])
+def test_model_less_metadata_is_the_paired_difference_of_the_two_rows(evaluation, model):
+    entry = next(
+        c for c in evaluation["comparisons"] if (c["a"], c["b"]) == (model, "metadata_only")
+    )
+    areas = [
+        block["test"]["auroc"]
+        for block in (evaluation["models"][model], evaluation["controls"]["metadata_only"])
+    ]
+    told = entry["difference"]
+    assert told["value"] == pytest.approx(areas[0]["value"] - areas[1]["value"], abs=1e-12)
+    half = (told["high"] - told["low"]) / 2
+    assert half == pytest.approx(1.96 * entry["check"]["standard_error"], rel=0.25)
+
+
 def test_image_adds_to_the_metadata(evaluation):
     entry = next(c for c in evaluation["comparisons"] if c["a"] == "metadata_only + resnet18")
     assert entry["b"] == "metadata_only"

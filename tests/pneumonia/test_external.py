@@ -190,4 +190,14 @@ def test_evaluate_external_controls_and_joint_model_are_fitted_at_home(home, oth
     run = evaluate(home[0], {MODEL: home[1]}, {MODEL: decisions}, FACTS, CONFIG)
     assert told["controls"]["metadata_only"]["val"] == run["controls"]["metadata_only"]["val"]
     assert told["models"][MODEL]["val"] == run["models"][MODEL]["val"]
-    assert [entry["a"] for entry in told["comparisons"]] == [f"metadata_only + {MODEL}"]
+    pairs = [(entry["a"], entry["b"]) for entry in told["comparisons"]]
+    assert pairs == [(MODEL, "metadata_only"), (f"metadata_only + {MODEL}", "metadata_only")]
+
+
+def test_evaluate_external_sets_the_model_beside_the_control_in_pairs(home, other, decisions):
+    told = evaluate_external(home, other, decisions, FACTS, CONFIG, NAMES)
+    entry = told["comparisons"][0]
+    blocks = told["models"][MODEL]["test"], told["controls"]["metadata_only"]["test"]
+    areas = [block["auroc"]["value"] for block in blocks]
+    assert entry["difference"]["value"] == pytest.approx(areas[0] - areas[1], abs=1e-12)
+    assert entry["difference"]["low"] < entry["difference"]["value"] < entry["difference"]["high"]

@@ -89,6 +89,20 @@ def test_sentences_are_those_of_an_external_test(evaluation):
     assert any("people could not be" in line for line in caution)
 
 
+def test_model_beside_the_control_is_told_on_the_side_that_its_interval_speaks_for(evaluation):
+    entry = evaluation["comparisons"][0]
+    assert (entry["a"], entry["b"]) == (MODEL, "metadata_only")
+    better = f"{MODEL} ranks these images better than the metadata alone do"
+    told = f"{better}: {tell(entry['difference'], signed=True)} in AUROC, in pairs."
+    assert entry["difference"]["low"] > 0
+    assert told in reasons_to_trust(evaluation)
+    weak = copy.deepcopy(evaluation)
+    weak["comparisons"][0]["difference"] |= {"value": 0.01, "low": -0.02, "high": 0.04}
+    not_shown = f"That {better} is not shown: +0.010 (-0.020 to +0.040) in AUROC, in pairs."
+    assert not_shown in reasons_for_caution(weak)
+    assert not any(better in line for line in reasons_to_trust(weak))
+
+
 def test_shift_table_has_every_figure_of_both_sides(evaluation):
     rows = shift_table(evaluation)
     assert [row["figure"] for row in rows] == list(SHIFT_NAMES.values())
@@ -114,6 +128,9 @@ def test_page_says_what_it_is_and_escapes_the_name_of_the_data(
     assert f"<title>External test of {MODEL} from run main on &lt;script&gt;" in text
     page = Page(text)
     assert "Shift" in page.text
+    beside = evaluation["comparisons"][0]["difference"]
+    assert f"<span>{beside['value']:+.3f} <small>{beside['low']:+.3f} to" in text
+    assert "does it rank better than view, sex, age and pixel spacing alone?" in page.text
     assert [attributes for tag, attributes in page.tags if tag == "img" and "here." in
             attributes["alt"]]  # fmt: skip
     for untrue in ("no other hospital has been tried", "torchxrayvision", "The split is by"):
