@@ -6,6 +6,8 @@ otherwise, and a value that a template names and nobody gave is an error. This i
 
 import re
 from pathlib import Path
+from string import ascii_lowercase
+from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -13,7 +15,7 @@ from pneumonia import tables
 
 _FIGURE = re.compile(
     r"([-+.\d]+)"
-    r"(?: \(([-+.\d]+ to [-+.\d]+|no interval)\))?"
+    r"(?: \(([-+.\d]+ to [-+.\d]+|no interval(?:: .+)?)\))?"
     r"(?:, (defined on [\d,]+ of [\d,]+))?"
 )
 
@@ -36,18 +38,45 @@ def render(template: str, **values: object) -> str:
         "value": tables.value,
         "percent": tables.percent,
         "count": tables.count,
-        "parts": parts,
+        "laid_out": laid_out,
     }
     return environment.get_template(template).render(values)
 
 
-def parts(cell: str) -> tuple[str, list[str]]:
-    """A told figure as its value and what stands small below it; any other text whole.
+class Cell(NamedTuple):
+    """A cell of a table: its text, and what stands small below it."""
 
-    >>> parts("0.881 (0.852 to 0.907), defined on 21 of 23")
-    ('0.881', ['0.852 to 0.907', 'defined on 21 of 23'])
-    >>> parts("3 (of 4)")
-    ('3 (of 4)', [])
+    text: str
+    below: list[str]
+
+
+def laid_out(rows: tables.Table) -> tuple[list[dict[str, Cell]], list[str]]:
+    """A table's cells, and why some of its figures have no interval.
+
+    A reason is told once, below the table, with a letter that its cells carry.
+
+    >>> cells, notes = laid_out([{"PPV": "0.881 (0.852 to 0.907), defined on 21 of 23"}])
+    >>> cells[0]["PPV"]
+    Cell(text='0.881', below=['0.852 to 0.907', 'defined on 21 of 23'])
+    >>> cells, notes = laid_out([{"PPV": "1.000 (no interval: 9 to resample)", "n": "3 (of 4)"}])
+    >>> cells[0]["PPV"], cells[0]["n"], notes
+    (Cell(text='1.000', below=['no interval (a)']), Cell(text='3 (of 4)', below=[]), \
+['(a) 9 to resample'])
     """
-    found = _FIGURE.fullmatch(cell)
-    return (found[1], [text for text in found.groups()[1:] if text]) if found else (cell, [])
+    letters: dict[str, str] = {}
+    cells = [{name: _cell(text, letters) for name, text in row.items()} for row in rows]
+    return cells, [f"({letter}) {reason}" for reason, letter in letters.items()]
+
+
+def _cell(text: str, letters: dict[str, str]) -> Cell:
+    """A told figure in its parts, any other text whole; `letters` gains its reason."""
+    found = _FIGURE.fullmatch(text)
+    if not found:
+        return Cell(text, [])
+    below = [part for part in found.groups()[1:] if part]
+    what, _, reason = below[0].partition(": ") if below else ("", "", "")
+    if reason:
+        turn, place = divmod(len(letters), len(ascii_lowercase))
+        letter = letters.setdefault(reason, f"{ascii_lowercase[place]}{turn or ''}")
+        below[0] = f"{what} ({letter})"
+    return Cell(found[1], below)

@@ -62,7 +62,7 @@ def difference_table(comparison: Comparison, pair: Pair) -> Table:
             "model": model,
             "figure": figure_name(entry["figure"]),
             **{name: value(compared["blocks"][name][entry["figure"]]) for name in names},
-            "difference": tell(entry["difference"], signed=True),
+            "difference": tell(entry["difference"], signed=True, why=False),  # the verdict says it
             "p": p_value(entry["p"]),
             "p, Obuchowski": p_value((entry["check"] or {}).get("p")),
             "verdict": verdict(entry),

@@ -40,13 +40,17 @@ MEASURE_NAMES = {
 }
 
 
-def tell(figure: Mapping[str, Any], digits: int = 3, *, signed: bool = False) -> str:
-    """A figure as text, with its interval where it has one.
+def tell(
+    figure: Mapping[str, Any], digits: int = 3, *, signed: bool = False, why: bool = True
+) -> str:
+    """A figure as text, with its interval, or `why` there is none where one was meant.
 
     >>> tell({"value": 0.8812, "low": 0.852, "high": 0.9071, "reason": None})
     '0.881 (0.852 to 0.907)'
     >>> tell({"value": None, "low": None, "high": None, "reason": "no image"})
     'undefined: no image'
+    >>> tell({"value": 1.0, "low": None, "high": None, "reason": "no interval: 9 to resample"})
+    '1.000 (no interval: 9 to resample)'
     """
     if figure["value"] is None:
         reason = str(figure["reason"])
@@ -55,7 +59,8 @@ def tell(figure: Mapping[str, Any], digits: int = 3, *, signed: bool = False) ->
     form = f"{'+' if signed else ''}.{digits}f"
     if figure["low"] is None:
         told = format(figure["value"], form)
-        return told if figure["reason"] is None else f"{told} (no interval)"
+        reason = figure["reason"] if why else figure["reason"] and "no interval"
+        return told if reason is None else f"{told} ({reason})"
     low, high = (format(figure[end], form) for end in ("low", "high"))
     return f"{figure['value']:{form}} ({low} to {high})"
 
@@ -184,8 +189,8 @@ def subgroup_table(evaluation: Evaluation) -> Table:
         }
         for model, group in zip(models, groups, strict=True):
             row[f"{model}: AUROC"] = tell(group["auroc"])
-            row[f"{model}: sensitivity"] = value(group["recall"])
-            row[f"{model}: specificity"] = value(group["specificity"])
+            row[f"{model}: sensitivity"] = tell(group["recall"])
+            row[f"{model}: specificity"] = tell(group["specificity"])
         rows.append(row)
     return rows
 

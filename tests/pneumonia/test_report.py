@@ -193,6 +193,32 @@ def test_answer_table_has_models_and_controls(evaluation):
     assert precision == "undefined: no image is called positive"
 
 
+def test_subgroups_have_intervals_of_every_figure(evaluation, page):
+    rows = {row["group"]: row for row in tables.subgroup_table(evaluation)}
+    for group in evaluation["models"]["resnet18"]["subgroups"]:
+        if group["by"] == "view":
+            row = rows[f"view: {group['value']}"]
+            assert group["recall"]["low"] < group["recall"]["value"] < group["recall"]["high"]
+            assert row["resnet18: sensitivity"] == tell(group["recall"])
+            assert row["resnet18: specificity"] == tell(group["specificity"])
+            ends = f"{group['recall']['low']:.3f} to {group['recall']['high']:.3f}"
+            assert f"<small>{ends}</small>" in page[page.index("Subgroups of test, at") :]
+
+
+def test_report_says_why_there_is_no_interval(studies, predictions, operating_points, tmp_path):
+    """Nine people in test: every figure has a value and none an interval."""
+    tested = studies[studies["split"] == "test"]
+    few = tested[tested["patient_id"].isin(tested["patient_id"].unique()[:9])]
+    kept = pd.concat([few, studies[studies["split"] != "test"]])
+    told = evaluate(kept, predictions, operating_points, FACTS, EvaluationConfig(n_resamples=60))
+    _, page = render(tmp_path, told, kept, predictions)
+    reason = "9 to resample, at least 10 needed"
+    assert told["models"]["resnet18"]["test"]["recall"]["reason"] == f"no interval: {reason}"
+    assert f'<p class="note">No interval: (a) {reason}.</p>' in page
+    assert "<small>no interval (a)</small>" in page
+    assert f"(no interval: {reason})" in headline(told)
+
+
 def test_cam_table_shows_the_control_beside_the_model(tmp_path):
     cams = {model: cam for model, (cam, _) in make_cams(tmp_path, ["resnet18"]).items()}
     rows = cam_table(cams)
