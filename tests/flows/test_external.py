@@ -109,6 +109,12 @@ def test_shift_is_reported_and_thresholds_are_those_of_home(finished, other, out
     assert shift["difference"]["calibration_intercept"]["value"] != 0
     assert told["data"]["unlabelled_files"] == 96 - len(labels)
     assert told["data"]["left_out"] == {"same_pixels": 0, "same_name": 0}
+    people, at_home = (pd.read_csv(raw / "persons.csv", dtype=str) for raw in (other, finished.raw))
+    same = people["person"].isin(at_home["person"])
+    same &= people["patientId"].isin(labels["patientId"])
+    shared = told["data"]["people_of_home"]
+    assert (shared["people"], shared["images"]) == (people["person"][same].nunique(), same.sum())
+    assert sum(shared["sides"].values()) == shared["people"] > 0  # one numbering, two data sets
     assert told["controls"]["metadata_only"]["val"] == home["controls"]["metadata_only"]["val"]
 
 

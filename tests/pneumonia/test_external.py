@@ -17,6 +17,7 @@ from pneumonia.external import (
     in_place_of_test,
     measure_shift,
 )
+from pneumonia.people import patient_id
 from pneumonia.split import STUDY_COLUMNS
 
 MODEL = "resnet18"
@@ -25,6 +26,7 @@ NAMES = {"model": MODEL, "run": "main", "data": "other/raw"}
 FACTS = {
     "grouping": "person", "unlabelled_files": 0, "labels_without_file": 0, "quarantined": 0,
     "leak_if_split_by_image": None, "left_out": {"same_pixels": 0, "same_name": 0},
+    "people_of_home": None,
 }  # fmt: skip
 
 
@@ -79,6 +81,34 @@ def test_external_studies_leave_out_what_the_home_run_has():
     left_out = {"image-00003", "image-00004", "image-00007"}
     assert set(images["image_id"]) - set(studies["image_id"]) == left_out
     assert facts["left_out"] == {"same_pixels": 2, "same_name": 1}
+
+
+def test_external_studies_count_people_named_as_at_home_on_the_images_that_are_left():
+    labels, boxes, images, persons = other_set()
+    persons = persons.assign(person=[f"{number // 3}" for number in range(30)])  # 3 images each
+    of_home = {"0": "train", "1": "test", "4": "val", "70": "train"}
+    home = pd.DataFrame(
+        [(patient_id(f"person {name}"), side) for name, side in of_home.items() for _ in range(2)],
+        columns=["patient_id", "split"],
+    )
+    seen = known(names=["image-00000", "image-00003", "image-00004", "image-00005"])
+    _, facts = external_studies(
+        labels, boxes, images, seen, persons=persons, home_people=home
+    )  # fmt: skip
+    sides = {"train": 1, "val": 1, "test": 0}
+    assert facts["people_of_home"] == {"people": 2, "images": 5, "sides": sides}
+
+
+@pytest.mark.parametrize("unknown", ["here", "at home"])
+def test_external_studies_count_no_people_where_they_are_not_known(unknown):
+    labels, boxes, images, persons = other_set()
+    home = pd.DataFrame({"patient_id": ["a"], "split": ["train"]})
+    _, facts = external_studies(
+        labels, boxes, images, known(),
+        persons=None if unknown == "here" else persons,
+        home_people=None if unknown == "at home" else home,
+    )  # fmt: skip
+    assert facts["people_of_home"] is None
 
 
 def test_external_studies_count_files_and_labels_without_a_partner():
