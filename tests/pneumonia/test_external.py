@@ -7,7 +7,7 @@ from people import make_tables, split_tables
 from sklearn.metrics import roc_auc_score
 
 from pneumonia.config import EvaluationConfig
-from pneumonia.errors import SplitError
+from pneumonia.errors import ConfigError, SplitError
 from pneumonia.evaluation import evaluate
 from pneumonia.external import (
     SHIFT,
@@ -128,7 +128,7 @@ def test_external_studies_map_with_gaps_is_refused_beyond_its_limit():
 
 def test_external_studies_of_the_home_run_itself_raise():
     labels, boxes, images, persons = other_set()
-    with pytest.raises(SplitError, match=r"got 30, of which 30 have the pixels and 0 more"):
+    with pytest.raises(ConfigError, match=r"got 30, of which 30 have the pixels and 0 more"):
         external_studies(labels, boxes, images, images, persons=persons)
 
 
