@@ -32,6 +32,7 @@ def write_comparison(file: Path, comparison: Mapping[str, Any], runs: Sequence[R
     page = render(
         "comparison.html",
         reference=comparison["reference"],
+        simulated=run_tables.simulated_badge(comparison),
         runs=run_tables.run_table(comparison),
         points=run_tables.point_table(comparison),
         cautions=run_tables.cautions(comparison),

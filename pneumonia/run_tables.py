@@ -225,12 +225,11 @@ def cautions(comparison: Comparison) -> list[str]:
         for pair in comparison["pairs"]
         for compared in pair["models"].values()
     )
-    simulated = list(dict.fromkeys(row["run"] for row in comparison["runs"] if row["simulated"]))
     units = dict.fromkeys(pair["common"]["unit"] for pair in comparison["pairs"])
     return [
         *(
             f"The images of {run} are simulated: no figure of it says anything about patients."
-            for run in simulated
+            for run in _simulated(comparison)
         ),
         f"Every look at test uses it up: of {told:,} differences with 95 % intervals one in "
         "twenty is expected to exclude 0 where nothing has changed, and a run that is chosen by "
@@ -241,6 +240,19 @@ def cautions(comparison: Comparison) -> list[str]:
         "Two intervals of the first table that overlap, or do not, are no test: read the "
         "differences.",
     ]
+
+
+def simulated_badge(comparison: Comparison) -> str:
+    """What stands beside a page's title of simulated images, and of which runs; else nothing."""
+    simulated = _simulated(comparison)
+    if not simulated:
+        return ""
+    everywhere = all(row["simulated"] for row in comparison["runs"])
+    return "simulated images" + ("" if everywhere else f" in {', '.join(simulated)}")
+
+
+def _simulated(comparison: Comparison) -> list[str]:
+    return list(dict.fromkeys(row["run"] for row in comparison["runs"] if row["simulated"]))
 
 
 def figure_name(figure: str) -> str:

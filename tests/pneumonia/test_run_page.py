@@ -209,6 +209,23 @@ def test_page_shows_curves_of_every_pair_with_alternative_texts(page):
     assert page.index("less main, on") < page.index("<table")
 
 
+@pytest.mark.parametrize(
+    ("simulated", "badge"),
+    [(["main", NASTY, "one"], "simulated images"), (["one"], "simulated images in one"), ([], "")],
+)
+def test_page_of_simulated_images_says_so_beside_its_title(
+    comparison, runs, tmp_path, simulated, badge
+):
+    told = comparison | {
+        "runs": [row | {"simulated": row["run"] in simulated} for row in comparison["runs"]]
+    }
+    write_comparison(tmp_path / "page.html", told, runs)
+    text = (tmp_path / "page.html").read_text("utf-8")
+    header = text[text.index("<header") : text.index("</header>")]
+    badges = re.findall(r'<span class="device">([^<]*)</span>', header)
+    assert badges == ["research software, not a medical device", badge][: 1 + bool(badge)]
+
+
 def test_page_without_curves_says_so(make_run, studies, tmp_path):
     """The common test images are all negative."""
     gone = studies[(studies["split"] != "test") | ~studies["target"]]
