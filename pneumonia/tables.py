@@ -39,6 +39,13 @@ MEASURE_NAMES = {
     "energy_in_boxes": "energy in boxes",
 }
 
+INTERVAL_DECIDES = (
+    "The interval decides: a difference is shown where it excludes 0. p stands beside it for "
+    "orientation. The bootstrap's is read off the same resamples; Obuchowski's, for AUROC, assumes "
+    "a normal distribution, so that near 0.05 one may say yes and the other no."
+)
+"""Which of an interval and two p values to believe, for whoever finds them at odds."""
+
 
 def tell(
     figure: Mapping[str, Any], digits: int = 3, *, signed: bool = False, why: bool = True

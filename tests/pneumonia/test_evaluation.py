@@ -9,6 +9,7 @@ import pytest
 from sklearn import metrics as reference
 from sklearn.linear_model import LogisticRegression
 
+from pneumonia import assessment
 from pneumonia.assessment import figure
 from pneumonia.config import EvaluationConfig
 from pneumonia.errors import StaleArtifactError
@@ -103,6 +104,24 @@ def test_figures_are_those_of_scikit_learn(
         assert at_five["precision"]["value"] == pytest.approx(
             0.05 * sensitivity / (0.05 * sensitivity + 0.95 * (1 - specificity)), abs=1e-9
         )
+
+
+def test_ppv_at_the_prevalence_of_test_is_its_ppv_with_another_interval(
+    evaluation, studies, predictions, operating_points, monkeypatch
+):
+    """So the page must say why two intervals stand beside one value."""
+    block = evaluation["models"]["resnet18"]["test"]
+    monkeypatch.setattr(assessment, "PREVALENCES", (block["positives"] / block["n"],))
+    again = evaluate(studies, predictions, operating_points, FACTS, CONFIG)
+    point = again["models"]["resnet18"]["test"]["operating_points"]["youden"]
+    (fixed,) = point["at_prevalence"]
+    for name in ("precision", "npv"):
+        assert fixed[name]["value"] == pytest.approx(point[name]["value"], abs=1e-12)
+    width = {
+        name: told["precision"]["high"] - told["precision"]["low"]
+        for name, told in (("fixed", fixed), ("found", point))
+    }
+    assert width["fixed"] < width["found"]
 
 
 def test_block_repeats_the_chosen_operating_point(evaluation):

@@ -125,7 +125,7 @@ def test_report_split_by_image_speaks_of_images(studies, predictions, operating_
     text = " ".join(Page(page[page.index("<body>") :]).text.split())
     assert "from resampling images." in text
     assert "intervals over images" in text
-    assert "bootstrap over images" in text
+    assert "same test images, from resampling images." in text
     assert "69 % of the test images show a person of train" in text
     assert not re.search(r"resampling people|over people|[0-9] people", text)
     assert "people" not in tables.data_table(told)[0]
@@ -272,6 +272,18 @@ def test_report_says_what_the_sanity_of_the_maps_means(page):
     text = " ".join(Page(page[page.index("<body>") :]).text.split())
     assert "weights are replaced by random ones" in text
     assert "Do not read the maps" not in text
+
+
+def test_report_says_which_of_interval_and_p_decides(page):
+    text = " ".join(Page(page).text.split())
+    assert "The interval decides: a difference is shown where it excludes 0." in text
+    assert "p, Obuchowski" in text
+
+
+def test_report_says_why_ppv_has_two_intervals(page):
+    text = " ".join(Page(page).text.split())
+    assert "The prevalence is held fixed here" in text
+    assert "at the same prevalence the value is the same, the interval is another" in text
 
 
 def test_summary_markdown_is_a_whole_table(evaluation):

@@ -200,6 +200,10 @@ def test_page_needs_nothing_from_outside_and_escapes(page):
     assert set(re.findall(r'(?:src|href)="([a-z]+:)', page)) == {"data:"}
 
 
+def test_page_says_which_of_interval_and_p_decides(page):
+    assert page.count("The interval decides: a difference is shown where it excludes 0.") == 2
+
+
 def test_page_shows_curves_of_every_pair_with_alternative_texts(page):
     pictures = re.findall(
         r'<img class="" src="data:image/svg\+xml;base64,[^"]+" alt="([^"]+)"', page
