@@ -20,8 +20,6 @@ from pneumonia.uncertainty import auroc_difference_error, bootstrap, bootstrap_p
 
 COMPARED = ("auroc", "average_precision", "log_loss", "brier")
 """Figures that two models are compared in."""
-METADATA, WITH_METADATA = "metadata_only", "metadata_only + "
-"""The control in a comparison, and what stands before a model that is joined with it."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +95,8 @@ def beside_metadata(
             for source in (metadata, said)
         ]
         joint = joint_log_odds(columns, target, fit)[~fit]
-        yield _area_difference(model, METADATA, said["test"].log_odds, alone, test)
-        yield _area_difference(f"{WITH_METADATA}{model}", METADATA, joint, alone, test)
+        yield _area_difference(model, "metadata_only", said["test"].log_odds, alone, test)
+        yield _area_difference(f"metadata_only + {model}", "metadata_only", joint, alone, test)
 
 
 def _area_difference(a: str, b: str, first: Array, second: Array, side: Side) -> dict[str, Any]:

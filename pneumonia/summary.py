@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from pneumonia.comparison import METADATA, WITH_METADATA
 from pneumonia.shift import (
     calibration_fits,
     external_headline,
@@ -150,9 +149,9 @@ def _beside_metadata(evaluation: Evaluation) -> Iterator[tuple[bool, str]]:
     Of an external test also whether the model, frozen, ranks better than the frozen control.
     """
     for entry in evaluation["comparisons"]:
-        if entry["b"] != METADATA:
+        if entry["b"] != "metadata_only":
             continue
-        model, low = entry["a"].removeprefix(WITH_METADATA), entry["difference"]["low"]
+        model, low = entry["a"].removeprefix("metadata_only + "), entry["difference"]["low"]
         shown, by = low is not None and low > 0, tell(entry["difference"], signed=True)
         if entry["a"] == model:
             if "external" in evaluation:
