@@ -289,11 +289,13 @@ def test_request_that_cannot_end_well_is_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_command_for_a_model_that_is_not_finished_ends_with_status_2(finished, other, command):
+@pytest.mark.parametrize("model", ["resnet18", "resnet19"])
+def test_command_for_another_model_lists_those_of_the_run(finished, other, command, model):
     asked = ["--raw", other, "--workspace", finished.workspace, "--out", "out"]
-    done = command("evaluate", *asked, "--model", "resnet18")
+    done = command("evaluate", *asked, "--model", model)
     assert done.returncode == 2, done.stdout + done.stderr
-    assert "to have finished training-resnet18" in done.stderr
+    told = f"--model: expected one that the run 'main' has finished (custom_cnn), got '{model}'"
+    assert told in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
