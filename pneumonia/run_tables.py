@@ -120,11 +120,15 @@ def _ahead(entry: Mapping[str, Any]) -> str:
     return str(entry["a" if risen == HIGHER_IS_BETTER.get(entry["figure"], True) else "b"])
 
 
-def pair_headline(comparison: Comparison, pair: Pair) -> str:
-    """The answer for two runs in a few sentences: what moved, model by model."""
+def pair_headline(comparison: Comparison, pair: Pair) -> list[str]:
+    """The answer for two runs in sentences: what is compared, and what moved, model by model."""
     facts = pair["common"]
     where = count({"images": facts["compared"], **facts}, facts["unit"])
-    told = [f"{pair['run']} less {comparison['reference']}, on {where} that both have in test."]
+    names = pair["run"], comparison["reference"]
+    told = [
+        f"{names[0]} against {names[1]} on {where} that both have in test; differences are "
+        f"{names[0]} less {names[1]}."
+    ]
     told += [_moved(comparison, pair, model) for model in pair["models"]]
     if not pair["models"]:
         told.append("They share no model.")
@@ -136,7 +140,7 @@ def pair_headline(comparison: Comparison, pair: Pair) -> str:
         )
     elif everything and pair["data"]:
         told.append("Where figures of the own test sides differ, it is the data that moved them.")
-    return " ".join(told)
+    return told
 
 
 def _moved(comparison: Comparison, pair: Pair, model: str) -> str:
@@ -162,9 +166,9 @@ def _moved(comparison: Comparison, pair: Pair, model: str) -> str:
 
 
 def _thresholds(comparison: Comparison, pair: Pair, model: str) -> str:
-    """Where each run calls a model's images positive; nothing where it is at one threshold."""
+    """From which probability each run calls positive; nothing where it is the same."""
     at = {row["run"]: row["threshold"] for row in comparison["runs"] if row["model"] == model}
-    told = [f"at {at[name]:.3f} in {name}" for name in (comparison["reference"], pair["run"])]
+    told = [f"from {at[name]:.3f} in {name}" for name in (comparison["reference"], pair["run"])]
     return "" if told[0].split()[1] == told[1].split()[1] else " and ".join(told)
 
 
@@ -182,8 +186,8 @@ def common_sentences(comparison: Comparison, pair: Pair) -> list[str]:
             f"in {names[1]}: people are those of {names[0]}."
         )
     told += [
-        f"{model} is called positive {at}: sensitivity and specificity must be read together, for "
-        "a threshold buys one with the other."
+        f"{model} calls an image positive {at}: sensitivity and specificity must be read together, "
+        "for a threshold buys one with the other."
         for model in pair["models"]
         if (at := _thresholds(comparison, pair, model))
     ]

@@ -41,8 +41,9 @@ MEASURE_NAMES = {
 
 INTERVAL_DECIDES = (
     "The interval decides: a difference is shown where it excludes 0. p stands beside it for "
-    "orientation. The bootstrap's is read off the same resamples; Obuchowski's, for AUROC, assumes "
-    "a normal distribution, so that near 0.05 one may say yes and the other no."
+    "orientation: the bootstrap's is read off the same resamples and a little larger where they "
+    "are few, Obuchowski's, for AUROC, assumes a normal distribution. Near 0.05 they may disagree "
+    "with the interval."
 )
 """Which of an interval and two p values to believe, for whoever finds them at odds."""
 

@@ -104,8 +104,9 @@ def test_tables_have_a_row_per_run_and_model_and_per_figure(comparison):
 
 
 def test_headline_names_what_moved(comparison):
-    moved, same = (pair_headline(comparison, pair) for pair in comparison["pairs"])
-    assert moved.startswith(f"{NASTY} less main, on ")
+    moved, same = (" ".join(pair_headline(comparison, pair)) for pair in comparison["pairs"])
+    assert moved.startswith(f"{NASTY} against main on ")
+    assert f"differences are {NASTY} less main." in moved
     assert f"; better in {NASTY}: AUROC" in moved  # custom_cnn
     assert "; better in main: AUROC" in moved  # resnet18
     assert "beyond the chance of which people are in the test sample" in moved
@@ -118,10 +119,10 @@ def test_headline_tells_what_the_data_moved_from_what_the_model_did(make_run, st
     fewer = studies[~studies["image_id"].isin(tested.iloc[:9])]
     config = EvaluationConfig(n_resamples=50)
     comparison = compare_runs([make_run("main"), make_run("fewer", studies=fewer)], config)
-    told = pair_headline(comparison, comparison["pairs"][0])
+    told = " ".join(pair_headline(comparison, comparison["pairs"][0]))
     assert told.endswith("it is the data that moved them.")
     comparison = compare_runs([make_run("main"), make_run("point", point="p_0.5")], config)
-    told = pair_headline(comparison, comparison["pairs"][0])
+    told = " ".join(pair_headline(comparison, comparison["pairs"][0]))
     blocks = comparison["pairs"][0]["models"]["resnet18"]["blocks"]
     assert blocks["point"]["recall"]["value"] > blocks["main"]["recall"]["value"]
     assert "resnet18: the same AUROC; higher in point: sensitivity; higher in main: spec" in told
@@ -134,7 +135,7 @@ def test_sentences_say_what_was_compared_and_what_not(comparison):
     assert told[0].startswith("Compared: ")
     assert "Not compared: custom_cnn, only in main." in told
     assert told[-1] == "Intervals are 95 %, from resampling people."
-    assert not any("is called positive" in line for line in told)
+    assert not any("calls an image" in line for line in told)
 
 
 def test_sentences_warn_of_images_that_were_learned(runs, studies, make_run):
@@ -168,11 +169,9 @@ def test_sentences_say_that_rates_at_other_thresholds_are_read_together(make_run
     runs = [make_run("main"), make_run("point", point="p_0.5")]
     comparison = compare_runs(runs, EvaluationConfig(n_resamples=0))
     told = common_sentences(comparison, comparison["pairs"][0])
-    at = comparison["runs"][1]["threshold"]
-    assert (
-        f"resnet18 is called positive at {at:.3f} in main and at 0.500 in point: sensitivity and "
-        "specificity must be read together, for a threshold buys one with the other." in told
-    )
+    at = f"from {comparison['runs'][1]['threshold']:.3f} in main and from 0.500 in point"
+    (line,) = [line for line in told if line.startswith(f"resnet18 calls an image positive {at}: ")]
+    assert "sensitivity and specificity must be read together" in line
 
 
 def test_headline_with_nothing_shown_names_no_run(comparison):
@@ -180,7 +179,7 @@ def test_headline_with_nothing_shown_names_no_run(comparison):
     for compared in quiet["pairs"][0]["models"].values():
         for entry in compared["differences"]:
             entry["difference"] |= {"value": 0.01, "low": -0.01, "high": 0.03}
-    told = pair_headline(quiet, quiet["pairs"][0])
+    told = " ".join(pair_headline(quiet, quiet["pairs"][0]))
     assert told.count("no figure is shown to differ") == 2
     assert "better" not in told
     assert "thresholds" not in told
@@ -210,7 +209,7 @@ def test_page_shows_curves_of_every_pair_with_alternative_texts(page):
     )
     assert len(pictures) == 2 * 4
     assert "main: resnet18" in pictures[0]
-    assert page.index("less main, on") < page.index("<table")
+    assert page.index("against main on") < page.index("<table")
 
 
 @pytest.mark.parametrize(
