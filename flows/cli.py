@@ -145,6 +145,16 @@ def bench(options: argparse.Namespace) -> int:
     return subprocess.run(script, check=False).returncode  # noqa: S603 (a script of this project)
 
 
+class _Command(argparse.ArgumentParser):
+    """A command's arguments, which refuses one too many itself: its own usage is shown then."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # noqa: ANN401
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known, unknown
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     whole = argparse.ArgumentParser(
@@ -153,7 +163,7 @@ def parser() -> argparse.ArgumentParser:
         "For research; not a medical device.",
     )
     whole.add_argument("--version", action="version", version=version("pneumonia"))
-    commands = whole.add_subparsers(required=True, metavar="COMMAND")
+    commands = whole.add_subparsers(required=True, metavar="COMMAND", parser_class=_Command)
 
     def command(function: Callable[[argparse.Namespace], int], text: str) -> Any:  # noqa: ANN401
         added = commands.add_parser(function.__name__, help=text, description=text)
@@ -181,7 +191,7 @@ def parser() -> argparse.ArgumentParser:
     predicted.add_argument("--run", default="main", metavar="NAME", help="default: main")
     predicted.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE")
 
-    compared = command(compare, "finished runs side by side, and what moved by more than noise")
+    compared = command(compare, "finished runs side by side: what moved, and for which run")
     compared.add_argument("runs", nargs="+", metavar="RUN", help="the first is the reference")
     compared.add_argument("--workspace", type=Path, required=True, metavar="DIR")
     compared.add_argument("--out", type=Path, metavar="FILE.html", help="the same as a page")

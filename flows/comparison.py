@@ -123,7 +123,7 @@ def _lines(comparison: Mapping[str, Any]) -> list[str]:
     lines = ["Each run on its own test side, at its own operating point:", ""]
     lines += aligned(run_table(comparison))
     for pair in comparison["pairs"]:
-        lines += ["", pair_headline(comparison, pair), "", "What differs:"]
+        lines += ["", *pair_headline(comparison, pair), "", "What differs:"]
         lines += [f"  {row['what']}: {row['difference']}" for row in change_table(pair)]
         lines += ["", "On the common test images:"]
         lines += [f"  {sentence}" for sentence in common_sentences(comparison, pair)]

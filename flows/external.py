@@ -8,6 +8,9 @@ The files are copies of a complete artifact, the report last: where it stands, a
 
 import logging
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +19,11 @@ from prefect import flow
 from flows.pipeline import convert_new_files, stage_line
 from flows.preflight import check, needs
 from pneumonia.artifacts import Artifact, Reference, digest_file, read_manifest
-from pneumonia.config import Config, RuntimeConfig, ShardsConfig, SplitConfig
+from pneumonia.config import IMAGES_FOLDER, Config, RuntimeConfig, ShardsConfig, SplitConfig
 from pneumonia.errors import ConfigError, CorruptArtifactError
 from pneumonia.workspace import Workspace
 from tasks.caching import Context, Request
-from tasks.external import EXTERNAL, Home, external_stage, home_of
+from tasks.external import EXTERNAL, KNOWN, Home, external_stage, home_of
 from tasks.labels import LABELS
 from tasks.shards import POOL, SHARDS
 
@@ -51,13 +54,14 @@ def external(
     home, request = prepare(raw, workspace, model, out, persons, by_image, run, config)
     logger.info("%s", needs(request, SHARDS.name))
     references: dict[str, Reference] = {}
-    for stage in (LABELS, SHARDS, external_stage(home, _name(raw))):
-        context = Context(request, dict(references), model if stage.per_model else "")
-        if stage is SHARDS:
-            convert_new_files(context)
-        outcome = stage.run(context)
-        logger.info("%s", stage_line(stage.link_name(context.member), stage, outcome))
-        references[stage.name] = outcome.reference
+    with _no_trace_of_a_wrong_request(out):
+        for stage in (LABELS, SHARDS, external_stage(home, _name(raw))):
+            context = Context(request, dict(references), model if stage.per_model else "")
+            if stage is SHARDS:
+                convert_new_files(context)
+            outcome = stage.run(context)
+            logger.info("%s", stage_line(stage.link_name(context.member), stage, outcome))
+            references[stage.name] = outcome.reference
     publish(Workspace(request.workspace).get(references[EXTERNAL]), out)
     logger.info("Report: %s", out / REPORT)
 
@@ -91,6 +95,7 @@ def prepare(
     )
     check(request, "split")  # labels, images and who is who
     _refuse_foreign(out, workspace)
+    _refuse_home_itself(home, raw)
     return home, request
 
 
@@ -149,6 +154,33 @@ def _refuse_foreign(out: Path, workspace: Path) -> None:
             f"--out: expected a new folder or that of an earlier external test, got {out}, which "
             f"holds other content (first: {min(foreign)}). Choose another place."
         )
+
+
+def _refuse_home_itself(home: Home, raw: Path) -> None:
+    """Images of the home run's names are left out of a test: where all are, none would be left.
+
+    Films of the home run under other names are known by their pixels, once they are converted.
+    """
+    names = {file.stem for file in (raw / IMAGES_FOLDER).rglob("*.dcm")}
+    known = set(home.known(home.shards.table("images.parquet", KNOWN))["image_id"])
+    if names and names <= known:
+        raise ConfigError(
+            f"--raw: expected images that the run {home.frozen.run!r} does not have, got "
+            f"{len(names):,} in {raw}, all of which have the name of one of its own. Give another "
+            "data set, or rename files and labels where only the names agree."
+        )
+
+
+@contextmanager
+def _no_trace_of_a_wrong_request(out: Path) -> Iterator[None]:
+    """What a request made before it was found to be wrong is taken away again."""
+    made = [path for path in (out / WORKSPACE, out) if not path.exists()]
+    try:
+        yield
+    except ConfigError:
+        for path in made:
+            shutil.rmtree(path, ignore_errors=True)
+        raise
 
 
 def _refuse_other_settings(config: Config) -> None:

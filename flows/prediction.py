@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pneumonia.config import MODELS, Config, RuntimeConfig
+from pneumonia.config import Config, RuntimeConfig
 from pneumonia.errors import ConfigError
 from pneumonia.machine import resolve_accelerator, workers
 from pneumonia.workspace import Workspace
@@ -39,8 +39,6 @@ def predict_paths(
     from pneumonia.new_files import predict_files
 
     _refuse_other_settings(config)
-    if model not in MODELS:
-        raise ConfigError(f"--model: expected one of {', '.join(MODELS)}, got {model!r}.")
     for path in paths:
         if not path.exists():
             raise ConfigError(

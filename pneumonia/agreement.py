@@ -12,7 +12,7 @@ import numpy as np
 
 from pneumonia.assessment import Figure, Side, figure
 from pneumonia.localisation import MEASURES, Scores
-from pneumonia.metrics import Array, Bools, ratio
+from pneumonia.metrics import Array, Bools, mean
 from pneumonia.uncertainty import bootstrap
 
 Columns = Mapping[str, Array]
@@ -45,16 +45,42 @@ def columns(scores: Sequence[Scores], threshold: int) -> Columns:
     }
 
 
-def average(values: Columns, side: Side, *, withheld: str | None = None) -> dict[str, Figure]:
-    """Mean of each measure over the images where it is defined, with its interval over people."""
-    return _told({name: [values[name]] for name in MEASURES}, side, withheld)
+def compare_maps(
+    values: Columns,
+    control: Columns,
+    side: Side,
+    *,
+    withheld: str | None = None,
+    no_control: str | None = None,
+) -> dict[str, Any]:
+    """Mean of each measure for the model's maps and the constant map, and the difference.
 
+    All three are over the same images, those where both maps define the measure, so that they
+    add up: energy is undefined where a map is nowhere positive, CNR where boxes fill the frame.
+    Where the control is withheld, the model's are over the images where its own map does.
 
-def difference(
-    values: Columns, control: Columns, side: Side, *, withheld: str | None = None
-) -> dict[str, Figure]:
-    """Mean of the model's map less that of the control, over the same resamples."""
-    return _told({name: [values[name], control[name]] for name in MEASURES}, side, withheld)
+    Args:
+        withheld: why every figure is to be null, if so.
+        no_control: why those of the control are, if so.
+
+    Returns:
+        the model's figures by measure; `defined`, on how many images each stands; and by measure
+        again `constant_map` and `difference`, the model less the constant map.
+    """
+    without = withheld or no_control
+    told: dict[str, Any] = {"defined": {}, "constant_map": {}, "difference": {}}
+    for name in MEASURES:
+        own = values[name]
+        other = own if no_control else control[name]
+        defined = ~np.isnan(own + other)
+        part = side.part(defined)
+        told["defined"][name] = int(defined.sum())
+        nothing = "defined in no image" if len(defined) else "no positive image"
+        model, constant, difference = _means(own[defined], other[defined], part)
+        told[name] = _told(*model, part, withheld, nothing)
+        told["constant_map"][name] = _told(*constant, part, without, nothing)
+        told["difference"][name] = _told(*difference, part, without, nothing)
+    return told
 
 
 def by_group(
@@ -78,10 +104,12 @@ def by_group(
             mask = own == value
             n, part = int(mask.sum()), side.part(mask)
             few = f"too small: {n} positive images, at least {MIN_IMAGES} needed"
-            small = few if n < MIN_IMAGES else None
-            model = average(_part(values, mask), part, withheld=small)
-            constant = average(_part(control, mask), part, withheld=small or no_control)
-            told.append({"by": by, "value": value, "n": n, **model, "constant_map": constant})
+            figures = compare_maps(
+                _part(values, mask), _part(control, mask), part,
+                withheld=few if n < MIN_IMAGES else None, no_control=no_control,
+            )  # fmt: skip
+            del figures["difference"]
+            told.append({"by": by, "value": value, "n": n, **figures})
     return told
 
 
@@ -89,36 +117,24 @@ def _part(values: Columns, mask: Bools) -> Columns:
     return {name: column[mask] for name, column in values.items()}
 
 
-def _told(terms: Mapping[str, list[Array]], side: Side, withheld: str | None) -> dict[str, Figure]:
-    """Per measure a figure: the mean of the first term, less that of the second if there is one."""
+def _means(own: Array, other: Array, side: Side) -> list[tuple[float, Array | None]]:
+    """Means of two columns (N,) and of their difference, each with its resampled values."""
 
     def compute(weight: Array) -> dict[str, Array]:
-        return {name: _contrast(columns, weight) for name, columns in terms.items()}
+        means = mean(own, weight), mean(other, weight)
+        return {"own": means[0], "other": means[1], "difference": means[0] - means[1]}
 
-    n, people = len(side.target), len(np.unique(side.person))
-    withheld = withheld if n else "no positive image"
-    if withheld is not None:
-        return {name: figure(math.nan, reason=withheld) for name in terms}
-    values = compute(np.ones((1, n)))
+    values = compute(np.ones((1, len(own))))
     samples = {} if side.counts is None else bootstrap(compute, side.person, side.counts)
-    return {
-        name: figure(
-            float(values[name][0]),
-            samples.get(name),
-            people=people,
-            reason="undefined in every image",
-        )
-        for name in terms
-    }
+    return [(float(value[0]), samples.get(name)) for name, value in values.items()]
 
 
-def _contrast(terms: list[Array], weight: Array) -> Array:
-    defined = ~np.isnan(np.stack(terms)).any(0)
-    means = [
-        ratio(weight @ np.where(defined, column, 0.0), weight @ defined.astype(np.float64))
-        for column in terms
-    ]
-    return means[0] if len(means) == 1 else means[0] - means[1]
+def _told(
+    value: float, samples: Array | None, side: Side, withheld: str | None, nothing: str
+) -> Figure:
+    if withheld is not None or not len(side.target):
+        return figure(math.nan, reason=withheld or nothing)
+    return figure(value, samples, people=len(np.unique(side.person)))
 
 
 def _column(values: list[float]) -> Array:

@@ -232,25 +232,22 @@ def _score_all(
     counts = resample_people(len(people), config.n_resamples if len(people) else 0, config.seed)
     images = Side(np.ones(len(test), np.bool_), person.astype(np.int64), counts)
     cuts = [agreement.choose_threshold([one[i] for i in tuned]) for one in (own, constant)]
-    values = [
+    values, control_values = (
         agreement.columns([one[i] for i in tested], cut)
         for one, cut in zip((own, constant), cuts, strict=True)
-    ]
+    )
     groups: dict[str, list[str | None]] = {
         "view": [view if isinstance(view, str) else None for view in test["view"]],
         "boxes": [_size(shares[i]) for i in tested],
     }
+    told = agreement.compare_maps(values, control_values, images, no_control=no_control)
+    told["constant_map"]["threshold"] = float(THRESHOLDS[cuts[1]])
     return {
         "n": len(test),
         "threshold": float(THRESHOLDS[cuts[0]]),
-        **agreement.average(values[0], images),
-        "constant_map": {
-            "threshold": float(THRESHOLDS[cuts[1]]),
-            **agreement.average(values[1], images, withheld=no_control),
-        },
-        "difference": agreement.difference(values[0], values[1], images, withheld=no_control),
+        **told,
         "subgroups": agreement.by_group(
-            groups, values[0], values[1], images, no_control=no_control
+            groups, values, control_values, images, no_control=no_control
         ),
     }
 

@@ -71,43 +71,46 @@ def differences(
         yield _comparison(a.name, b.name, name, values, difference, side) | {"check": check}
 
 
-def added_by_image(
+def beside_metadata(
     sides: Mapping[str, Side],
     answers: Mapping[str, Mapping[str, Answers]],
     metadata: Mapping[str, Answers] | None,
 ) -> Iterator[dict[str, Any]]:
-    """What each model's logit adds to the metadata: AUROC(joint) - AUROC(metadata) on test.
+    """Each model against the metadata-only control on test, in AUROC, in two ways.
 
-    The plain difference between model and control would mislead, since the image shows the view.
-    The joint model is fitted on val; only its two weights are, the control comes from train.
+    AUROC(model) - AUROC(metadata): does the model rank better than the header alone? Neither is
+    fitted anew. It does not say what the image adds, since the image shows the view too; that is
+    AUROC(joint) - AUROC(metadata). The joint model's two weights are fitted on val, the control
+    comes from train.
     """
     val, test = sides["val"].target, sides["test"]
     if metadata is None or val.all() or not val.any():
         return
     target = np.concatenate([val, test.target])
     fit = np.arange(len(target)) < len(val)
+    alone = metadata["test"].log_odds
     for model, said in answers.items():
         columns = [
             np.concatenate([source["val"].log_odds, source["test"].log_odds])
             for source in (metadata, said)
         ]
-        joint, alone = joint_log_odds(columns, target, fit)[~fit], metadata["test"].log_odds
-        rankings = [Ranking(scores, test.target) for scores in (joint, alone)]
+        joint = joint_log_odds(columns, target, fit)[~fit]
+        yield _area_difference(model, "metadata_only", said["test"].log_odds, alone, test)
+        yield _area_difference(f"metadata_only + {model}", "metadata_only", joint, alone, test)
 
-        def difference(weight: Array, rankings: list[Ranking] = rankings) -> Samples:
-            with_image, without = (ranking.auroc(weight) for ranking in rankings)
-            return {"auroc": with_image - without}
 
-        resampled = {} if test.counts is None else bootstrap(difference, test.person, test.counts)
-        values = [float(ranking.auroc()) for ranking in rankings]
-        yield _comparison(
-            f"metadata_only + {model}",
-            "metadata_only",
-            "auroc",
-            values,
-            resampled.get("auroc"),
-            test,
-        ) | {"check": _obuchowski(joint, alone, test)}
+def _area_difference(a: str, b: str, first: Array, second: Array, side: Side) -> dict[str, Any]:
+    """AUROC(first) - AUROC(second) of two scores (N,) on the same images, in pairs."""
+    rankings = [Ranking(scores, side.target) for scores in (first, second)]
+
+    def difference(weight: Array) -> Samples:
+        areas = [ranking.auroc(weight) for ranking in rankings]
+        return {"auroc": areas[0] - areas[1]}
+
+    samples = {} if side.counts is None else bootstrap(difference, side.person, side.counts)
+    values = [float(ranking.auroc()) for ranking in rankings]
+    entry = _comparison(a, b, "auroc", values, samples.get("auroc"), side)
+    return entry | {"check": _obuchowski(first, second, side)}
 
 
 def _comparison(

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from pneumonia.assessment import Answers, Side, Thresholds, assess
-from pneumonia.comparison import Assessed, added_by_image, compare_models
+from pneumonia.comparison import Assessed, beside_metadata, compare_models
 from pneumonia.config import EvaluationConfig
 from pneumonia.controls import MIN_SHARE, metadata_log_odds, plausible_age, spacing_values
 from pneumonia.errors import StaleArtifactError
@@ -92,7 +92,7 @@ def evaluate(
         "models": models,
         "comparisons": [
             *compare_models(sides["test"], tested),
-            *added_by_image(sides, answers, metadata),
+            *beside_metadata(sides, answers, metadata),
         ],
     }
 

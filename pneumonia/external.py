@@ -17,11 +17,11 @@ from pneumonia.artifacts import Facts
 from pneumonia.assessment import RATES, Figure, Samples, assess, figure
 from pneumonia.calibration import Calibration, Floats
 from pneumonia.config import EvaluationConfig
-from pneumonia.errors import SplitError
+from pneumonia.errors import ConfigError
 from pneumonia.evaluation import evaluate, find_answers, make_side
 from pneumonia.metrics import Array
 from pneumonia.people import check_mapped, name_people, patient_id
-from pneumonia.split import STUDY_COLUMNS, count_unpaired, labelled_images
+from pneumonia.split import SIDES, STUDY_COLUMNS, count_unpaired, labelled_images
 from pneumonia.uncertainty import bootstrap
 
 SHIFT = (
@@ -41,6 +41,7 @@ def external_studies(
     persons: pd.DataFrame | None,
     persons_path: Path | None = None,
     max_unmapped: float = 0.0,
+    home_people: pd.DataFrame | None = None,
 ) -> tuple[pd.DataFrame, Facts]:
     """Make every image of another data set that has a label and a file a study of test.
 
@@ -53,27 +54,30 @@ def external_studies(
         images: image_id, pixel_digest, header fields and geometry.
         known: image_id and pixel_digest of the home run's images.
         persons: as `persons.read_persons` gives them; None takes each image for a person of its
-            own. People have other names than at home: number 7 of one hospital is not that of
-            another.
+            own. People have other names than at home: number 7 of one hospital need not be that
+            of another. How many would have the same is counted.
         persons_path: where `persons` were read, for messages.
         max_unmapped: fraction of images that the map may leave out.
+        home_people: patient_id and split of the home run's images; None where it is by image.
 
     Returns:
         `split.STUDY_COLUMNS` by image_id, and counts, among them of what was `left_out`.
 
     Raises:
-        SplitError: no image is left, the map names none or too few, or a box lies outside its
-            frame.
+        ConfigError: no image is left: it is the home run's own data set.
+        SplitError: the map names none or too few, or a box lies outside its frame.
     """
     studies = labelled_images(labels, boxes, images)
     person, unmapped = name_people(studies["image_id"], persons, persons_path)
     check_mapped(studies["image_id"], persons, persons_path, max_unmapped=max_unmapped)
     same_pixels = studies["pixel_digest"].isin(known["pixel_digest"])
     same_name = ~same_pixels & studies["image_id"].isin(known["image_id"])
+    named = person.map(patient_id)  # as the home run would name them
     studies = studies.assign(patient_id=("external " + person).map(patient_id), split="test")
-    kept = studies.loc[~(same_pixels | same_name), STUDY_COLUMNS].reset_index(drop=True)
+    left = ~(same_pixels | same_name)
+    kept = studies.loc[left, STUDY_COLUMNS].reset_index(drop=True)
     if kept.empty:
-        raise SplitError(
+        raise ConfigError(
             f"expected images that the home run does not have, got {len(studies):,}, of which "
             f"{int(same_pixels.sum()):,} have the pixels and {int(same_name.sum()):,} more the "
             "name of one of its own. Give another data set, or rename files and labels where only "
@@ -85,6 +89,21 @@ def external_studies(
         "unmapped_images": unmapped,
         "leak_if_split_by_image": None,
         "left_out": {"same_pixels": int(same_pixels.sum()), "same_name": int(same_name.sum())},
+        "people_of_home": None
+        if persons is None or home_people is None
+        else _people_of_home(named[left], home_people),
+    }
+
+
+def _people_of_home(named: "pd.Series[str]", home: pd.DataFrame) -> Facts:
+    """Images whose person has the name of one of the home run, and those people by their side."""
+    side = home.drop_duplicates("patient_id").set_index("patient_id")["split"]
+    shared = named[named.isin(side.index)]
+    counts = side.loc[shared.unique()].value_counts()
+    return {
+        "people": int(shared.nunique()),
+        "images": len(shared),
+        "sides": {name: int(counts.get(name, 0)) for name in SIDES},
     }
 
 

@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 Line = tuple[Array, Array]
 """x and y of a curve."""
 
-INK, PALE = "#1b2733", "#9aa5b1"
+INK, SOFT, PALE = "#1b2733", "#55636f", "#9aa5b1"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 MAP_COLOURS = "viridis"
@@ -173,6 +173,8 @@ def forest(groups: Mapping[str, Sequence[Interval]], reference: float | None, la
         axis.set_ylim(len(lines) - 0.4, -0.6)
         axis.grid(visible=False, axis="y")
         axis.tick_params(axis="y", length=0)
+        # of the values alone: ticks that follow the room left come after the layout made room
+        axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], min_n_ticks=3))
         axis.set_xlabel(label)
         return _svg(figure)
 
@@ -226,7 +228,7 @@ def cam_panel(
                 axis.add_patch(outline)
         figure.colorbar(shown, cax=bar)
         bar.tick_params(labelsize=7, length=2, pad=2)
-        bar.yaxis.set_major_locator(MaxNLocator(5))
+        bar.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], min_n_ticks=3))
         return _png(figure)
 
 
@@ -275,7 +277,7 @@ def _curves(
 def _interval(axis: Axes, place: int, row: Interval) -> None:
     if row.value is None:
         middle = axis.get_yaxis_transform()
-        axis.text(0.02, place, row.note, transform=middle, va="center", color=PALE, fontsize=7)
+        axis.text(0.02, place, row.note, transform=middle, va="center", color=SOFT, fontsize=7)
         return
     if row.low is not None and row.high is not None:
         axis.plot([row.low, row.high], [place, place], color=INK, linewidth=1.3)

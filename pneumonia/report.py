@@ -94,6 +94,7 @@ def write_report(
         trust=summary.reasons_to_trust(evaluation),
         caution=summary.reasons_for_caution(evaluation, scored),
         point_names=tables.POINT_NAMES,
+        interval_decides=tables.INTERVAL_DECIDES,
         tables=_tables(evaluation, scored, histories),
         views=_prevalence_by_view(studies),
         quarantine=_quarantine(quarantine),

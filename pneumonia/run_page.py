@@ -8,6 +8,7 @@ from pneumonia import pictures, run_tables
 from pneumonia.page import render
 from pneumonia.run_comparison import common_scores, label
 from pneumonia.runs import Run
+from pneumonia.tables import INTERVAL_DECIDES
 
 
 def write_comparison(file: Path, comparison: Mapping[str, Any], runs: Sequence[Run]) -> None:
@@ -32,6 +33,8 @@ def write_comparison(file: Path, comparison: Mapping[str, Any], runs: Sequence[R
     page = render(
         "comparison.html",
         reference=comparison["reference"],
+        interval_decides=INTERVAL_DECIDES,
+        simulated=run_tables.simulated_badge(comparison),
         runs=run_tables.run_table(comparison),
         points=run_tables.point_table(comparison),
         cautions=run_tables.cautions(comparison),

@@ -1,11 +1,12 @@
 """A comparison of runs as tables and sentences: for the console and for the page.
 
 In: what `run_comparison.compare_runs` gives. Out: lists of plain dictionaries whose keys are the
-headings, and sentences. Only an interval of a paired difference decides what is more than noise:
-whether the intervals of two runs overlap is no test.
+headings, and sentences. Only the interval of a paired difference decides whether one is named:
+whether the intervals of two runs overlap is no test. It covers the chance of which people are in
+the test sample, not the randomness of training.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pneumonia.tables import FIGURE_NAMES, POINT_NAMES, Table, count, p_value, tell, value
@@ -61,7 +62,7 @@ def difference_table(comparison: Comparison, pair: Pair) -> Table:
             "model": model,
             "figure": figure_name(entry["figure"]),
             **{name: value(compared["blocks"][name][entry["figure"]]) for name in names},
-            "difference": tell(entry["difference"], signed=True),
+            "difference": tell(entry["difference"], signed=True, why=False),  # the verdict says it
             "p": p_value(entry["p"]),
             "p, Obuchowski": p_value((entry["check"] or {}).get("p")),
             "verdict": verdict(entry),
@@ -82,7 +83,7 @@ def change_table(pair: Pair) -> Table:
 
 
 def verdict(entry: Mapping[str, Any]) -> str:
-    """Whether a difference is more than the chance of who is in test, as a sentence.
+    """Which run a figure speaks for, as a sentence; none where the interval holds 0.
 
     Args:
         entry: a paired difference a - b, and whether both gave the very same answers.
@@ -90,7 +91,7 @@ def verdict(entry: Mapping[str, Any]) -> str:
     >>> moved = {"value": 0.02, "low": 0.01, "high": 0.03, "reason": None}
     >>> entry = {"a": "new", "b": "main", "figure": "log_loss", "difference": moved}
     >>> verdict(entry | {"same_answers": False})
-    'More than noise: worse in new.'
+    'main is better: lower log loss.'
     """
     difference = entry["difference"]
     if difference["value"] is None:
@@ -100,46 +101,75 @@ def verdict(entry: Mapping[str, Any]) -> str:
         return f"Not moved: the same {what}."
     if difference["low"] is None:
         return f"{str(difference['reason']).capitalize()}."
-    if not is_more_than_noise(difference):
-        return "Not shown to be more than noise."
-    risen = difference["value"] > 0
-    better = HIGHER_IS_BETTER.get(entry["figure"])
-    words = ("higher", "lower") if better is None else ("better", "worse")
-    return f"More than noise: {words[risen != (better is not False)]} in {entry['a']}."
+    if not is_shown(difference):
+        return "Not shown to differ."
+    run, what = _ahead(entry), figure_name(entry["figure"])
+    if entry["figure"] in RATE_NAMES:
+        return f"{run} has the higher {what}."
+    return f"{run} is better: {'higher' if HIGHER_IS_BETTER[entry['figure']] else 'lower'} {what}."
 
 
-def is_more_than_noise(difference: Mapping[str, Any]) -> bool:
+def is_shown(difference: Mapping[str, Any]) -> bool:
     """Whether a paired difference has an interval and that excludes 0."""
     return difference["low"] is not None and not difference["low"] <= 0 <= difference["high"]
 
 
-def pair_headline(comparison: Comparison, pair: Pair) -> str:
-    """The answer for two runs in a few sentences: what moved, model by model."""
+def _ahead(entry: Mapping[str, Any]) -> str:
+    """The run with the better figure, or with the higher one where neither is better."""
+    risen = entry["difference"]["value"] > 0
+    return str(entry["a" if risen == HIGHER_IS_BETTER.get(entry["figure"], True) else "b"])
+
+
+def pair_headline(comparison: Comparison, pair: Pair) -> list[str]:
+    """The answer for two runs in sentences: what is compared, and what moved, model by model."""
     facts = pair["common"]
     where = count({"images": facts["compared"], **facts}, facts["unit"])
-    told = [f"{pair['run']} less {comparison['reference']}, on {where} that both have in test."]
-    told += [_moved(model, compared["differences"]) for model, compared in pair["models"].items()]
+    names = pair["run"], comparison["reference"]
+    told = [
+        f"{names[0]} against {names[1]} on {where} that both have in test; differences are "
+        f"{names[0]} less {names[1]}."
+    ]
+    told += [_moved(comparison, pair, model) for model in pair["models"]]
     if not pair["models"]:
         told.append("They share no model.")
     everything = [e for compared in pair["models"].values() for e in compared["differences"]]
-    if everything and all(entry["same_answers"] for entry in everything) and pair["data"]:
+    if not all(entry["same_answers"] for entry in everything):
+        told.append(
+            f"A run is named where its figure differs beyond the chance of which {facts['unit']} "
+            "are in the test sample; the randomness of training is not in that."
+        )
+    elif everything and pair["data"]:
         told.append("Where figures of the own test sides differ, it is the data that moved them.")
-    return " ".join(told)
+    return told
 
 
-def _moved(model: str, entries: Sequence[Mapping[str, Any]]) -> str:
-    """What moved of one model, in one sentence."""
+def _moved(comparison: Comparison, pair: Pair, model: str) -> str:
+    """What moved of one model and for which run it speaks, in a sentence or two."""
+    entries = pair["models"][model]["differences"]
     if all(entry["same_answers"] for entry in entries):
         return f"{model} gives the same answers in both."
     area = next(entry for entry in entries if entry["figure"] == "auroc")
     told = "AUROC " + tell(area["difference"], signed=True)
     if area["same_answers"]:
         told = "the same AUROC"
-    moved = [
-        figure_name(entry["figure"]) for entry in entries if is_more_than_noise(entry["difference"])
-    ]
-    which = f"more than noise in {', '.join(moved)}" if moved else "no figure moved beyond noise"
-    return f"{model}: {told}; {which}."
+    named: dict[str, list[str]] = {}
+    for entry in entries:
+        if is_shown(entry["difference"]):
+            how = "higher" if entry["figure"] in RATE_NAMES else "better"
+            named.setdefault(f"{how} in {_ahead(entry)}", []).append(figure_name(entry["figure"]))
+    which = "; ".join(f"{how}: {', '.join(figures)}" for how, figures in named.items())
+    sentence = f"{model}: {told}; {which or 'no figure is shown to differ'}."
+    rates = any(how.startswith("higher") for how in named)
+    if rates and _thresholds(comparison, pair, model):
+        sentence += " The thresholds differ: read sensitivity and specificity together."
+    return sentence
+
+
+def _thresholds(comparison: Comparison, pair: Pair, model: str) -> str:
+    """From which probability each run calls positive; nothing where it is the same."""
+    at = {row["run"]: row["threshold"] for row in comparison["runs"] if row["model"] == model}
+    told = [f"from {at[name]:.3f} in {name}" for name in (comparison["reference"], pair["run"])]
+    return "" if told[0].split()[1] == told[1].split()[1] else " and ".join(told)
 
 
 def common_sentences(comparison: Comparison, pair: Pair) -> list[str]:
@@ -155,6 +185,12 @@ def common_sentences(comparison: Comparison, pair: Pair) -> list[str]:
             f"{facts['person_differs']:,} of the images in test in both belong to another person "
             f"in {names[1]}: people are those of {names[0]}."
         )
+    told += [
+        f"{model} calls an image positive {at}: sensitivity and specificity must be read together, "
+        "for a threshold buys one with the other."
+        for model in pair["models"]
+        if (at := _thresholds(comparison, pair, model))
+    ]
     for name, models in pair["models_of_one"].items():
         if models:
             told.append(f"Not compared: {', '.join(models)}, only in {name}.")
@@ -193,20 +229,34 @@ def cautions(comparison: Comparison) -> list[str]:
         for pair in comparison["pairs"]
         for compared in pair["models"].values()
     )
-    simulated = list(dict.fromkeys(row["run"] for row in comparison["runs"] if row["simulated"]))
+    units = dict.fromkeys(pair["common"]["unit"] for pair in comparison["pairs"])
     return [
         *(
             f"The images of {run} are simulated: no figure of it says anything about patients."
-            for run in simulated
+            for run in _simulated(comparison)
         ),
         f"Every look at test uses it up: of {told:,} differences with 95 % intervals one in "
-        "twenty is expected to pass for more than noise where nothing has changed, and a run that "
-        "is chosen by its figures on test has no test left.",
-        "Noise is the chance of who is in test. That of a training is not in it: the same "
-        "settings with another training.seed move the figures too.",
+        "twenty is expected to exclude 0 where nothing has changed, and a run that is chosen by "
+        "its figures on test has no test left.",
+        f"An interval covers the chance of which {' or '.join(units)} are in the test sample. The "
+        "randomness of training is not in it: the same settings with another training.seed move "
+        "the figures too.",
         "Two intervals of the first table that overlap, or do not, are no test: read the "
         "differences.",
     ]
+
+
+def simulated_badge(comparison: Comparison) -> str:
+    """What stands beside a page's title of simulated images, and of which runs; else nothing."""
+    simulated = _simulated(comparison)
+    if not simulated:
+        return ""
+    everywhere = all(row["simulated"] for row in comparison["runs"])
+    return "simulated images" + ("" if everywhere else f" in {', '.join(simulated)}")
+
+
+def _simulated(comparison: Comparison) -> list[str]:
+    return list(dict.fromkeys(row["run"] for row in comparison["runs"] if row["simulated"]))
 
 
 def figure_name(figure: str) -> str:

@@ -3,6 +3,9 @@
 In: an external test's `evaluation.json`. Out: sentences and a small table of text.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from pneumonia.tables import Evaluation, Table, count, tell, unit
 
 SHIFT_NAMES = {
@@ -67,16 +70,46 @@ def nothing_fitted_here(evaluation: Evaluation) -> list[str]:
 
 def unknown_of_people(evaluation: Evaluation) -> list[str]:
     """What comparing images does not tell of people."""
-    told = [
-        "Images were compared with those of the home run, people could not be: whoever was "
-        "examined at both places may be known to the model."
-    ]
+    told = [_known_at_home(evaluation)]
     if unit(evaluation) == "images":
         told.append(
             "Who is who is not known here: each image counts as a person, and intervals over "
             "images are too narrow where people have several."
         )
     return told
+
+
+def _known_at_home(evaluation: Evaluation) -> str:
+    """Who here may be known to the model, as far as names tell."""
+    shared = evaluation["data"]["people_of_home"]
+    if shared is None:
+        return (
+            "Images were compared with those of the home run, people could not be: whoever was "
+            "examined at both places may be known to the model."
+        )
+    if not shared["people"]:
+        return (
+            "Nobody here has the name of a person of the home run. Two hospitals name people "
+            "differently, so whoever was examined at both may still be known to the model."
+        )
+    return (
+        f"{told_of_shared(shared)} the name of a person of the home run. Hospitals may number "
+        "people alike; but if they are the same people, the model knows them and the figures "
+        "flatter. Find out which, and leave them out if they are."
+    )
+
+
+def told_of_shared(shared: Mapping[str, Any]) -> str:
+    """How many people, of how many images, share a name with the home run.
+
+    >>> told_of_shared({"people": 1, "images": 3, "sides": {"train": 1, "val": 0, "test": 0}})
+    '1 person here (3 images; at home train 1, val 0, test 0) has'
+    """
+    one = shared["people"] == 1
+    images = f"{shared['images']:,} image{'' if shared['images'] == 1 else 's'}"
+    sides = ", ".join(f"{side} {count:,}" for side, count in shared["sides"].items())
+    whom = f"{shared['people']:,} {'person' if one else 'people'} here"
+    return f"{whom} ({images}; at home {sides}) {'has' if one else 'have'}"
 
 
 def calibration_fits(evaluation: Evaluation) -> bool:

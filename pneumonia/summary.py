@@ -3,7 +3,7 @@
 In: `evaluation.json`, and for the maps each model's `cam.json`. Out: text, plain or Markdown.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -59,14 +59,7 @@ def reasons_to_trust(evaluation: Evaluation) -> list[str]:
     if has_intervals(evaluation):
         whom = "people, not images" if unit(evaluation) == "people" else "images"
         told.append(f"Intervals are 95 %, from resampling {whom}.")
-    for entry in evaluation["comparisons"]:
-        low = entry["difference"]["low"]
-        if entry["b"] == "metadata_only" and low is not None and low > 0:
-            model = entry["a"].removeprefix("metadata_only + ")
-            told.append(
-                f"The image adds to the metadata: {model} raises the AUROC of the metadata by "
-                f"{tell(entry['difference'], signed=True)}."
-            )
+    told += [line for shown, line in _beside_metadata(evaluation) if shown]
     return told
 
 
@@ -83,14 +76,7 @@ def reasons_for_caution(evaluation: Evaluation, cams: Cams = _NO_CAMS) -> list[s
         told.insert(0, "The model learned from simulated images.")
     if data.get("simulated"):
         told.insert(0, "The images are simulated: no figure here says anything about patients.")
-    for entry in evaluation["comparisons"]:
-        low = entry["difference"]["low"]
-        if entry["b"] == "metadata_only" and (low is None or low <= 0):
-            model = entry["a"].removeprefix("metadata_only + ")
-            told.append(
-                f"That the image adds anything to the metadata is not shown for {model}: "
-                f"{tell(entry['difference'], signed=True)} in AUROC."
-            )
+    told += [line for shown, line in _beside_metadata(evaluation) if not shown]
     twice = data.get("duplicates", {}).get("images", {}).get("test", 0)
     if twice:
         told.append(
@@ -155,6 +141,33 @@ def _beside(evaluation: Evaluation) -> str:
     if control["value"] is None:
         return ""
     return f" View, sex, age and pixel spacing alone reach {tell(control)}."
+
+
+def _beside_metadata(evaluation: Evaluation) -> Iterator[tuple[bool, str]]:
+    """Whether an interval shows a model to be more than the metadata, and a sentence on it.
+
+    Of an external test also whether the model, frozen, ranks better than the frozen control.
+    """
+    for entry in evaluation["comparisons"]:
+        if entry["b"] != "metadata_only":
+            continue
+        model, low = entry["a"].removeprefix("metadata_only + "), entry["difference"]["low"]
+        shown, by = low is not None and low > 0, tell(entry["difference"], signed=True)
+        if entry["a"] == model:
+            if "external" in evaluation:
+                told = (
+                    f"{model} ranks these images better than the metadata alone do"
+                    if shown
+                    else f"That {model} ranks these images better than the metadata alone do is "
+                    "not shown"
+                )
+                yield shown, f"{told}: {by} in AUROC, in pairs."
+        elif shown:
+            told = f"{model} raises the AUROC of the metadata by {by}"
+            yield shown, f"The image adds to the metadata: {told}."
+        else:
+            told = f"That the image adds anything to the metadata is not shown for {model}"
+            yield shown, f"{told}: {by} in AUROC."
 
 
 def _sides_kept_apart(evaluation: Evaluation) -> list[str]:

@@ -4,11 +4,8 @@ In: `evaluation.json` and `cam.json`. Out: lists of plain dictionaries whose key
 headings. A figure that is undefined is told with its reason.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
-
-_WITH_INTERVAL = re.compile(r"([-+.\d]+) \(([-+.\d]+ to [-+.\d]+|no interval)\)")
 
 Table = list[dict[str, str]]
 Evaluation = Mapping[str, Any]
@@ -42,14 +39,26 @@ MEASURE_NAMES = {
     "energy_in_boxes": "energy in boxes",
 }
 
+INTERVAL_DECIDES = (
+    "The interval decides: a difference is shown where it excludes 0. p stands beside it for "
+    "orientation: the bootstrap's is read off the same resamples and a little larger where they "
+    "are few, Obuchowski's, for AUROC, assumes a normal distribution. Near 0.05 they may disagree "
+    "with the interval."
+)
+"""Which of an interval and two p values to believe, for whoever finds them at odds."""
 
-def tell(figure: Mapping[str, Any], digits: int = 3, *, signed: bool = False) -> str:
-    """A figure as text, with its interval where it has one.
+
+def tell(
+    figure: Mapping[str, Any], digits: int = 3, *, signed: bool = False, why: bool = True
+) -> str:
+    """A figure as text, with its interval, or `why` there is none where one was meant.
 
     >>> tell({"value": 0.8812, "low": 0.852, "high": 0.9071, "reason": None})
     '0.881 (0.852 to 0.907)'
     >>> tell({"value": None, "low": None, "high": None, "reason": "no image"})
     'undefined: no image'
+    >>> tell({"value": 1.0, "low": None, "high": None, "reason": "no interval: 9 to resample"})
+    '1.000 (no interval: 9 to resample)'
     """
     if figure["value"] is None:
         reason = str(figure["reason"])
@@ -58,21 +67,10 @@ def tell(figure: Mapping[str, Any], digits: int = 3, *, signed: bool = False) ->
     form = f"{'+' if signed else ''}.{digits}f"
     if figure["low"] is None:
         told = format(figure["value"], form)
-        return told if figure["reason"] is None else f"{told} (no interval)"
+        reason = figure["reason"] if why else figure["reason"] and "no interval"
+        return told if reason is None else f"{told} ({reason})"
     low, high = (format(figure[end], form) for end in ("low", "high"))
     return f"{figure['value']:{form}} ({low} to {high})"
-
-
-def parts(cell: str) -> tuple[str, str]:
-    """A told figure as value and interval; any other text whole.
-
-    >>> parts("0.881 (0.852 to 0.907)")
-    ('0.881', '0.852 to 0.907')
-    >>> parts("3 (of 4)")
-    ('3 (of 4)', '')
-    """
-    found = _WITH_INTERVAL.fullmatch(cell)
-    return (found[1], found[2]) if found else (cell, "")
 
 
 def value(figure: Mapping[str, Any], digits: int = 3) -> str:
@@ -199,14 +197,17 @@ def subgroup_table(evaluation: Evaluation) -> Table:
         }
         for model, group in zip(models, groups, strict=True):
             row[f"{model}: AUROC"] = tell(group["auroc"])
-            row[f"{model}: sensitivity"] = value(group["recall"])
-            row[f"{model}: specificity"] = value(group["specificity"])
+            row[f"{model}: sensitivity"] = tell(group["recall"])
+            row[f"{model}: specificity"] = tell(group["specificity"])
         rows.append(row)
     return rows
 
 
 def cam_table(cams: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Agreement of maps and boxes: every model, its control, and the difference."""
+    """Agreement of maps and boxes: every model, its control, and the difference.
+
+    A figure that does not stand on all images says on how many.
+    """
     rows = []
     for model, cam in cams.items():
         for name, part, signed in (
@@ -215,11 +216,16 @@ def cam_table(cams: Mapping[str, Mapping[str, Any]]) -> Table:
             ("difference", cam["difference"], True),
         ):
             told = {
-                label: tell(part[measure], signed=signed)
+                label: tell(part[measure], signed=signed) + _on_part(cam, measure)
                 for measure, label in MEASURE_NAMES.items()
             }
             rows.append({"map": name, **told})
     return rows
+
+
+def _on_part(cam: Mapping[str, Any], measure: str) -> str:
+    defined, n = cam["defined"][measure], cam["n"]
+    return "" if defined in {0, n} else f", defined on {defined:,} of {n:,}"
 
 
 def sanity_table(cams: Mapping[str, Mapping[str, Any]]) -> Table:

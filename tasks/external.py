@@ -156,7 +156,9 @@ def _plan(context: Context, home: Home, data: str) -> Plan:
         lineage_row(f"here: {name}", context.artifact(name)) for name in ("labels", "shards")
     ]
     simulated = (request.raw / SIMULATION).is_file()
-    home_simulated = home.evaluation.json("evaluation.json")["data"].get("simulated", False)
+    home_data = home.evaluation.json("evaluation.json")["data"]
+    home_simulated = home_data.get("simulated", False)
+    people = home_studies[["patient_id", "split"]] if home_data["grouping"] == "person" else None
     configuration = {
         "model": frozen.training.manifest.configuration,
         **{name: as_dict(getattr(config, name)) for name in ("shards", "evaluation", "cam")},
@@ -186,7 +188,7 @@ def _plan(context: Context, home: Home, data: str) -> Plan:
         }
         studies, facts = external_studies(
             labels, boxes, images, known, persons=persons, persons_path=grouping,
-            max_unmapped=config.split.max_unmapped,
+            max_unmapped=config.split.max_unmapped, home_people=people,
         )  # fmt: skip
         here = studies[["image_id"]].merge(images[list(IMAGE_COLUMNS)], on="image_id")
         val = home_images[home_images["split"] == "val"]
@@ -252,6 +254,7 @@ def _plan(context: Context, home: Home, data: str) -> Plan:
         return {
             "images": len(studies),
             "left_out": sum(facts["left_out"].values()),
+            "people_of_home": facts["people_of_home"],
             "auroc": shift["here"]["auroc"],
             "home_auroc": shift["home"]["auroc"],
         }
@@ -299,4 +302,7 @@ def describe(facts: Facts) -> str:
     left_out = (
         f", {facts['left_out']:,} left out as known to the model" if facts["left_out"] else ""
     )
+    shared = facts["people_of_home"]
+    if shared and shared["people"]:
+        left_out += f", {shared['people']:,} people named as some of the home run"
     return f"AUROC {told[0]} on {facts['images']:,} images{left_out}; on the home test {told[1]}"

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from flows.cli import parser
 from pneumonia.config import MODELS
 
 PROJECT = Path(__file__).parents[2]
@@ -128,7 +129,16 @@ def test_predict_refuses_a_calibration_of_another_checkpoint(finished, tmp_path,
     ("model", "setting", "told"),
     [
         ("custom_cnn", "shards.image_size=64", "--set: expected evaluation.operating_point"),
-        ("resnet18", "evaluation.operating_point=p_0.5", "to have finished training-resnet18"),
+        (
+            "resnet18",
+            "evaluation.operating_point=p_0.5",
+            "has finished (custom_cnn), got 'r",
+        ),
+        (
+            "resnet19",
+            "evaluation.operating_point=p_0.5",
+            "has finished (custom_cnn), got 'r",
+        ),
     ],
 )
 def test_predict_refuses_what_the_model_cannot_give(finished, command, model, setting, told):
@@ -211,9 +221,9 @@ def test_bench_evaluation_times_every_model_and_the_whole(command):
         ),
         (["predict", ".", "--workspace", "w", "--model", "m", "--out", "."], 2, "--out: expected"),
         (
-            ["predict", ".", "--workspace", "w", "--model", "resnet19", "--out", "o"],
+            ["predict", ".", "--workspace", "w", "--model", "resnet18", "--out", "o"],
             2,
-            "--model: expected one of custom_cnn, resnet18, got 'resnet19'",
+            "w: expected one of its runs (it has none), got 'main'",
         ),
         (["simulate", "out", "--images", "0"], 2, "at least 1"),
         (
@@ -229,6 +239,28 @@ def test_a_wrong_request_ends_with_status_2_and_one_sentence(command, arguments,
     assert done.returncode == status, done.stdout + done.stderr
     assert told in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["compare", "a", "b", "--workspace", "w", "--model", "resnet18"],
+        ["run", "--raw", "r", "--workspace", "w", "--untill", "labels"],
+        ["verify", "--workspace", "w", "more"],
+        ["predict"],
+    ],
+)
+def test_a_wrong_argument_of_a_command_shows_the_usage_of_that_command(capsys, arguments):
+    with pytest.raises(SystemExit, match="2"):
+        parser().parse_args(arguments)
+    told = capsys.readouterr().err
+    assert told.startswith(f"usage: pneumonia {arguments[0]} ")
+    assert f"pneumonia {arguments[0]}: error: " in told.splitlines()[-1]
+
+
+def test_bench_hands_on_what_it_does_not_know():
+    asked = ["bench", "cam", "--images", "1", "--side", "32"]
+    assert parser().parse_args(asked).arguments == asked[2:]
 
 
 def test_a_run_that_fails_ends_with_status_1_and_one_line(finished, tmp_path, command):

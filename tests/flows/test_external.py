@@ -12,7 +12,7 @@ import pytest
 from flows.external import external, publish
 from pneumonia.artifacts import Artifact, read_manifest
 from pneumonia.config import parse_settings
-from pneumonia.errors import ConfigError, PneumoniaError, SplitError, StaleArtifactError
+from pneumonia.errors import ConfigError, PneumoniaError, StaleArtifactError
 from pneumonia.phantom import encode_jpeg
 from pneumonia.secondary_capture import wrap
 from pneumonia.simulate import simulate
@@ -109,6 +109,12 @@ def test_shift_is_reported_and_thresholds_are_those_of_home(finished, other, out
     assert shift["difference"]["calibration_intercept"]["value"] != 0
     assert told["data"]["unlabelled_files"] == 96 - len(labels)
     assert told["data"]["left_out"] == {"same_pixels": 0, "same_name": 0}
+    people, at_home = (pd.read_csv(raw / "persons.csv", dtype=str) for raw in (other, finished.raw))
+    same = people["person"].isin(at_home["person"])
+    same &= people["patientId"].isin(labels["patientId"])
+    shared = told["data"]["people_of_home"]
+    assert (shared["people"], shared["images"]) == (people["person"][same].nunique(), same.sum())
+    assert sum(shared["sides"].values()) == shared["people"] > 0  # one numbering, two data sets
     assert told["controls"]["metadata_only"]["val"] == home["controls"]["metadata_only"]["val"]
 
 
@@ -190,10 +196,31 @@ def test_films_of_the_home_run_are_left_out(finished, other, tmp_path):
     assert not set(predicted["image_id"]) & {*mine["patientId"], "renamed"}
 
 
-def test_the_home_data_set_itself_is_refused(finished, tmp_path):
-    with pytest.raises(SplitError, match="expected images that the home run does not have"):
-        ask(finished.raw, finished, tmp_path / "out")
-    assert not (tmp_path / "out" / "report.html").exists()
+def test_the_home_data_set_itself_is_refused_before_anything_is_made(finished, command, tmp_path):
+    asked = ["--workspace", finished.workspace, "--model", MODEL, "--out", "out"]
+    done = command("evaluate", "--raw", finished.raw, *asked)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "--raw: expected images that the run 'main' does not have, got 160 in" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "shards" not in done.stdout
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_the_home_data_set_under_other_names_leaves_nothing_behind(finished, tmp_path, there):
+    raw, out = tmp_path / "renamed", tmp_path / "out"
+    shutil.copytree(finished.raw, raw)
+    for film in (raw / IMAGES).iterdir():
+        film.rename(film.with_name(f"x-{film.name}"))
+    for table in raw.glob("*.csv"):
+        rows = pd.read_csv(table)
+        rows.assign(patientId="x-" + rows["patientId"]).to_csv(table, index=False)
+    if there:
+        out.mkdir()
+    with pytest.raises(ConfigError, match="expected images that the home run does not have"):
+        ask(raw, finished, out)
+    assert out.exists() == there
+    assert not (out / "workspace").exists()
 
 
 def test_by_image_speaks_of_images(finished, other, tmp_path):
@@ -262,11 +289,13 @@ def test_request_that_cannot_end_well_is_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_command_for_a_model_that_is_not_finished_ends_with_status_2(finished, other, command):
+@pytest.mark.parametrize("model", ["resnet18", "resnet19"])
+def test_command_for_another_model_lists_those_of_the_run(finished, other, command, model):
     asked = ["--raw", other, "--workspace", finished.workspace, "--out", "out"]
-    done = command("evaluate", *asked, "--model", "resnet18")
+    done = command("evaluate", *asked, "--model", model)
     assert done.returncode == 2, done.stdout + done.stderr
-    assert "to have finished training-resnet18" in done.stderr
+    told = f"--model: expected one that the run 'main' has finished (custom_cnn), got '{model}'"
+    assert told in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

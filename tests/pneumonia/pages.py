@@ -55,7 +55,8 @@ def make_cams(folder, models):
         }  # fmt: skip
         cams[model] = (
             {**measures, "model": model, "n": 30, "threshold": 0.4, "constant_map": measures,
-             "difference": measures, "sanity": make_sanity(), "cells": [8, 8],
+             "difference": measures, "defined": dict.fromkeys(MEASURES, 30) | {"cnr": 27},
+             "sanity": make_sanity(), "cells": [8, 8],
              "panels": [panel], "scale": [-1, 1]},
             place,
         )  # fmt: skip

@@ -9,7 +9,7 @@ import torch
 
 from pneumonia import cam
 from pneumonia.activation import class_activation_maps
-from pneumonia.agreement import average, by_group, choose_threshold, columns, difference
+from pneumonia.agreement import by_group, choose_threshold, columns, compare_maps
 from pneumonia.assessment import Side
 from pneumonia.cam import (
     choose_gallery,
@@ -171,6 +171,7 @@ def test_make_cam_writes_the_contract(pool, tables, tmp_path):
     for part in (told, told["constant_map"], told["difference"]):
         for name in MEASURES:
             assert set(part[name]) == {"value", "low", "high", "reason"}
+            assert 0 <= told["defined"][name] <= told["n"]
     assert told["threshold"] in THRESHOLDS
     # every box is the same, so the control knows it
     assert told["constant_map"]["pointing"]["value"] == 1
@@ -283,29 +284,61 @@ def measured():
     return side, *(columns(draw_scores(rng, 40), 30) for _ in range(2))
 
 
-def test_average_leaves_undefined_images_out(measured):
-    side, own, _ = measured
-    told = average(own, side)
-    assert told["energy_in_boxes"]["value"] == pytest.approx(np.nanmean(own["energy_in_boxes"]))
-    assert told["iou"]["low"] < told["iou"]["value"] < told["iou"]["high"]
-
-
-def test_average_of_no_image_says_so(measured):
-    side, own, _ = measured
-    nothing = np.zeros(40, bool)
-    told = average({name: column[nothing] for name, column in own.items()}, side.part(nothing))
-    assert told["iou"] == {"value": None, "low": None, "high": None, "reason": "no positive image"}
-
-
-def test_difference_is_paired_over_images_where_both_are_defined(measured):
+def test_model_control_and_difference_of_a_measure_are_over_the_same_images(measured):
     side, own, control = measured
-    told = difference(own, control, side)
+    told = compare_maps(own, control, side)
     both = ~np.isnan(own["energy_in_boxes"] + control["energy_in_boxes"])
-    expected = (own["energy_in_boxes"] - control["energy_in_boxes"])[both].mean()
-    assert told["energy_in_boxes"]["value"] == pytest.approx(expected)
-    same = difference(own, own, side)
+    assert 20 < both.sum() < 40
+    assert told["defined"] == dict.fromkeys(MEASURES, 40) | {"energy_in_boxes": both.sum()}
+    parts = {"own": told, "control": told["constant_map"], "difference": told["difference"]}
+    for measure in MEASURES:
+        value = {name: part[measure]["value"] for name, part in parts.items()}
+        assert value["own"] - value["control"] == pytest.approx(value["difference"], abs=1e-12)
+    assert told["energy_in_boxes"]["value"] == pytest.approx(own["energy_in_boxes"][both].mean())
+    for part in parts.values():
+        assert part["iou"]["low"] < part["iou"]["value"] < part["iou"]["high"]
+
+
+def test_difference_of_a_map_to_itself_has_no_interval(measured):
+    side, own, _ = measured
+    same = compare_maps(own, own, side)["difference"]
     assert same["iou"]["value"] == 0
     assert same["iou"]["reason"].startswith("no interval: the same at both its ends")
+
+
+def test_interval_counts_the_people_of_the_images_where_a_measure_is_defined(measured):
+    side, own, control = measured
+    few = {name: column.copy() for name, column in own.items()}
+    few["cnr"][18:] = np.nan
+    told = compare_maps(few, control, side)
+    assert told["cnr"]["reason"] == "no interval: 9 to resample, at least 10 needed"
+    assert told["iou"]["low"] is not None
+
+
+def test_without_a_control_the_model_is_told_where_its_own_map_is_defined(measured):
+    side, own, control = measured
+    nowhere = {name: np.full_like(column, np.nan) for name, column in control.items()}
+    told = compare_maps(own, nowhere, side, no_control="no box in train")
+    energy = own["energy_in_boxes"]
+    assert told["energy_in_boxes"]["value"] == pytest.approx(np.nanmean(energy))
+    assert told["defined"]["energy_in_boxes"] == (~np.isnan(energy)).sum()
+    assert told["difference"]["iou"]["reason"] == "no box in train"
+
+
+def test_measure_that_is_nowhere_defined_says_so(measured):
+    side, own, control = measured
+    flat = own | {"cnr": np.full(40, np.nan)}
+    assert compare_maps(flat, control, side)["cnr"]["reason"] == "defined in no image"
+
+
+def test_maps_of_no_image_say_so(measured):
+    side, own, control = measured
+    nothing = np.zeros(40, bool)
+    own, control = (
+        {name: column[nothing] for name, column in values.items()} for values in (own, control)
+    )
+    told = compare_maps(own, control, side.part(nothing))
+    assert told["iou"] == {"value": None, "low": None, "high": None, "reason": "no positive image"}
 
 
 def test_subgroups_too_small_are_null_with_the_reason(measured):
@@ -313,6 +346,7 @@ def test_subgroups_too_small_are_null_with_the_reason(measured):
     labels = ["AP"] * 31 + ["PA"] * 9
     groups = by_group({"view": labels}, own, control, side)
     assert groups[0]["iou"]["value"] == pytest.approx(own["iou"][:31].mean())
+    assert (groups[0]["n"], groups[0]["defined"]["iou"]) == (31, 31)
     assert groups[1]["iou"]["value"] is None
     assert groups[1]["iou"]["reason"].startswith("too small: 9")
 

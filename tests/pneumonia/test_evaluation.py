@@ -9,6 +9,7 @@ import pytest
 from sklearn import metrics as reference
 from sklearn.linear_model import LogisticRegression
 
+from pneumonia import assessment
 from pneumonia.assessment import figure
 from pneumonia.config import EvaluationConfig
 from pneumonia.errors import StaleArtifactError
@@ -103,6 +104,24 @@ def test_figures_are_those_of_scikit_learn(
         assert at_five["precision"]["value"] == pytest.approx(
             0.05 * sensitivity / (0.05 * sensitivity + 0.95 * (1 - specificity)), abs=1e-9
         )
+
+
+def test_ppv_at_the_prevalence_of_test_is_its_ppv_with_another_interval(
+    evaluation, studies, predictions, operating_points, monkeypatch
+):
+    """So the page must say why two intervals stand beside one value."""
+    block = evaluation["models"]["resnet18"]["test"]
+    monkeypatch.setattr(assessment, "PREVALENCES", (block["positives"] / block["n"],))
+    again = evaluate(studies, predictions, operating_points, FACTS, CONFIG)
+    point = again["models"]["resnet18"]["test"]["operating_points"]["youden"]
+    (fixed,) = point["at_prevalence"]
+    for name in ("precision", "npv"):
+        assert fixed[name]["value"] == pytest.approx(point[name]["value"], abs=1e-12)
+    width = {
+        name: told["precision"]["high"] - told["precision"]["low"]
+        for name, told in (("fixed", fixed), ("found", point))
+    }
+    assert width["fixed"] < width["found"]
 
 
 def test_block_repeats_the_chosen_operating_point(evaluation):
@@ -210,6 +229,21 @@ def test_comparison_is_paired(evaluation):
     half = (told["high"] - told["low"]) / 2
     assert half == pytest.approx(1.96 * entry["check"]["standard_error"], rel=0.25)
     assert (entry["p"] < 0.05) == (told["low"] > 0 or told["high"] < 0)
+
+
+@pytest.mark.parametrize("model", ["custom_cnn", "resnet18"])
+def test_model_less_metadata_is_the_paired_difference_of_the_two_rows(evaluation, model):
+    entry = next(
+        c for c in evaluation["comparisons"] if (c["a"], c["b"]) == (model, "metadata_only")
+    )
+    areas = [
+        block["test"]["auroc"]
+        for block in (evaluation["models"][model], evaluation["controls"]["metadata_only"])
+    ]
+    told = entry["difference"]
+    assert told["value"] == pytest.approx(areas[0]["value"] - areas[1]["value"], abs=1e-12)
+    half = (told["high"] - told["low"]) / 2
+    assert half == pytest.approx(1.96 * entry["check"]["standard_error"], rel=0.25)
 
 
 def test_image_adds_to_the_metadata(evaluation):

@@ -7,7 +7,7 @@ from people import make_tables, split_tables
 from sklearn.metrics import roc_auc_score
 
 from pneumonia.config import EvaluationConfig
-from pneumonia.errors import SplitError
+from pneumonia.errors import ConfigError, SplitError
 from pneumonia.evaluation import evaluate
 from pneumonia.external import (
     SHIFT,
@@ -17,6 +17,7 @@ from pneumonia.external import (
     in_place_of_test,
     measure_shift,
 )
+from pneumonia.people import patient_id
 from pneumonia.split import STUDY_COLUMNS
 
 MODEL = "resnet18"
@@ -25,6 +26,7 @@ NAMES = {"model": MODEL, "run": "main", "data": "other/raw"}
 FACTS = {
     "grouping": "person", "unlabelled_files": 0, "labels_without_file": 0, "quarantined": 0,
     "leak_if_split_by_image": None, "left_out": {"same_pixels": 0, "same_name": 0},
+    "people_of_home": None,
 }  # fmt: skip
 
 
@@ -81,6 +83,34 @@ def test_external_studies_leave_out_what_the_home_run_has():
     assert facts["left_out"] == {"same_pixels": 2, "same_name": 1}
 
 
+def test_external_studies_count_people_named_as_at_home_on_the_images_that_are_left():
+    labels, boxes, images, persons = other_set()
+    persons = persons.assign(person=[f"{number // 3}" for number in range(30)])  # 3 images each
+    of_home = {"0": "train", "1": "test", "4": "val", "70": "train"}
+    home = pd.DataFrame(
+        [(patient_id(f"person {name}"), side) for name, side in of_home.items() for _ in range(2)],
+        columns=["patient_id", "split"],
+    )
+    seen = known(names=["image-00000", "image-00003", "image-00004", "image-00005"])
+    _, facts = external_studies(
+        labels, boxes, images, seen, persons=persons, home_people=home
+    )  # fmt: skip
+    sides = {"train": 1, "val": 1, "test": 0}
+    assert facts["people_of_home"] == {"people": 2, "images": 5, "sides": sides}
+
+
+@pytest.mark.parametrize("unknown", ["here", "at home"])
+def test_external_studies_count_no_people_where_they_are_not_known(unknown):
+    labels, boxes, images, persons = other_set()
+    home = pd.DataFrame({"patient_id": ["a"], "split": ["train"]})
+    _, facts = external_studies(
+        labels, boxes, images, known(),
+        persons=None if unknown == "here" else persons,
+        home_people=None if unknown == "at home" else home,
+    )  # fmt: skip
+    assert facts["people_of_home"] is None
+
+
 def test_external_studies_count_files_and_labels_without_a_partner():
     labels, boxes, images, persons = other_set()
     _, facts = external_studies(labels[3:], boxes, images[:-2], known(), persons=persons)
@@ -98,7 +128,7 @@ def test_external_studies_map_with_gaps_is_refused_beyond_its_limit():
 
 def test_external_studies_of_the_home_run_itself_raise():
     labels, boxes, images, persons = other_set()
-    with pytest.raises(SplitError, match=r"got 30, of which 30 have the pixels and 0 more"):
+    with pytest.raises(ConfigError, match=r"got 30, of which 30 have the pixels and 0 more"):
         external_studies(labels, boxes, images, images, persons=persons)
 
 
@@ -190,4 +220,14 @@ def test_evaluate_external_controls_and_joint_model_are_fitted_at_home(home, oth
     run = evaluate(home[0], {MODEL: home[1]}, {MODEL: decisions}, FACTS, CONFIG)
     assert told["controls"]["metadata_only"]["val"] == run["controls"]["metadata_only"]["val"]
     assert told["models"][MODEL]["val"] == run["models"][MODEL]["val"]
-    assert [entry["a"] for entry in told["comparisons"]] == [f"metadata_only + {MODEL}"]
+    pairs = [(entry["a"], entry["b"]) for entry in told["comparisons"]]
+    assert pairs == [(MODEL, "metadata_only"), (f"metadata_only + {MODEL}", "metadata_only")]
+
+
+def test_evaluate_external_sets_the_model_beside_the_control_in_pairs(home, other, decisions):
+    told = evaluate_external(home, other, decisions, FACTS, CONFIG, NAMES)
+    entry = told["comparisons"][0]
+    blocks = told["models"][MODEL]["test"], told["controls"]["metadata_only"]["test"]
+    areas = [block["auroc"]["value"] for block in blocks]
+    assert entry["difference"]["value"] == pytest.approx(areas[0] - areas[1], abs=1e-12)
+    assert entry["difference"]["low"] < entry["difference"]["value"] < entry["difference"]["high"]

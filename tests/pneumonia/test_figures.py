@@ -1,10 +1,12 @@
 import io
+import re
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.textpath import TextPath
 
 from pneumonia.figures import (
     Interval,
@@ -49,6 +51,32 @@ def test_curve_is_small_svg_without_references_and_the_same_again(name):
     assert len(data) < 60_000
     assert b"dc:date" not in data
     assert data == CURVES[name]()
+
+
+def outside(data, size=8.5):
+    """Texts of an SVG that reach over its left or right edge."""
+    text = data.decode()
+    width = float(re.search(r'viewBox="0 0 ([0-9.]+) ', text)[1])
+    found = re.findall(r"<!-- (.+?) -->\s*<g [^>]*translate\(([-0-9.]+) ", text)
+    assert len(found) > 5
+    return [
+        label
+        for label, x in found
+        if float(x) < 0 or float(x) + TextPath((0, 0), label, size=size).get_extents().x1 > width
+    ]
+
+
+@pytest.mark.parametrize("low", np.linspace(0.4, 0.58, 10).round(3))
+@pytest.mark.parametrize("high", np.linspace(0.8, 0.96, 9).round(3))
+def test_forest_labels_of_its_axis_stand_inside(low, high):
+    """The ticks depend on the room that labels leave, and that on the ticks."""
+    rows = [Interval("custom_cnn", 0.7, low, high), Interval("always negative", 0.5, None, None)]
+    assert outside(forest({"": rows}, 0.5, "AUROC on test, 95 % interval")) == []
+
+
+@pytest.mark.parametrize("name", sorted(set(CURVES) - {"forest"}))
+def test_curve_labels_stand_inside(name):
+    assert outside(CURVES[name]()) == []
 
 
 def test_curves_drawn_at_once_by_threads_are_the_same():

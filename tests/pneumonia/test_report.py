@@ -125,7 +125,7 @@ def test_report_split_by_image_speaks_of_images(studies, predictions, operating_
     text = " ".join(Page(page[page.index("<body>") :]).text.split())
     assert "from resampling images." in text
     assert "intervals over images" in text
-    assert "bootstrap over images" in text
+    assert "same test images, from resampling images." in text
     assert "69 % of the test images show a person of train" in text
     assert not re.search(r"resampling people|over people|[0-9] people", text)
     assert "people" not in tables.data_table(told)[0]
@@ -193,11 +193,43 @@ def test_answer_table_has_models_and_controls(evaluation):
     assert precision == "undefined: no image is called positive"
 
 
+def test_subgroups_have_intervals_of_every_figure(evaluation, page):
+    rows = {row["group"]: row for row in tables.subgroup_table(evaluation)}
+    for group in evaluation["models"]["resnet18"]["subgroups"]:
+        if group["by"] == "view":
+            row = rows[f"view: {group['value']}"]
+            assert group["recall"]["low"] < group["recall"]["value"] < group["recall"]["high"]
+            assert row["resnet18: sensitivity"] == tell(group["recall"])
+            assert row["resnet18: specificity"] == tell(group["specificity"])
+            ends = f"{group['recall']['low']:.3f} to {group['recall']['high']:.3f}"
+            assert f"<small>{ends}</small>" in page[page.index("Subgroups of test, at") :]
+
+
+def test_report_says_why_there_is_no_interval(studies, predictions, operating_points, tmp_path):
+    """Nine people in test: every figure has a value and none an interval."""
+    tested = studies[studies["split"] == "test"]
+    few = tested[tested["patient_id"].isin(tested["patient_id"].unique()[:9])]
+    kept = pd.concat([few, studies[studies["split"] != "test"]])
+    told = evaluate(kept, predictions, operating_points, FACTS, EvaluationConfig(n_resamples=60))
+    _, page = render(tmp_path, told, kept, predictions)
+    reason = "9 to resample, at least 10 needed"
+    assert told["models"]["resnet18"]["test"]["recall"]["reason"] == f"no interval: {reason}"
+    assert f'<p class="note">No interval: (a) {reason}.</p>' in page
+    assert "<small>no interval (a)</small>" in page
+    assert f"(no interval: {reason})" in headline(told)
+
+
 def test_cam_table_shows_the_control_beside_the_model(tmp_path):
     cams = {model: cam for model, (cam, _) in make_cams(tmp_path, ["resnet18"]).items()}
     rows = cam_table(cams)
     assert [row["map"] for row in rows] == ["resnet18", "constant map", "difference"]
     assert rows[2]["IoU"] == "+0.500 (+0.400 to +0.600)"
+    assert {row["CNR"].partition(", ")[2] for row in rows} == {"defined on 27 of 30"}
+
+
+def test_report_says_on_how_many_images_a_measure_of_the_maps_is_defined(page):
+    assert page.count("<small>defined on 27 of 30</small>") == 2 * 3
+    assert "stand on the images where both maps define it" in page
 
 
 def test_sanity_table_shows_each_depth_beside_the_random_pairs():
@@ -240,6 +272,18 @@ def test_report_says_what_the_sanity_of_the_maps_means(page):
     text = " ".join(Page(page[page.index("<body>") :]).text.split())
     assert "weights are replaced by random ones" in text
     assert "Do not read the maps" not in text
+
+
+def test_report_says_which_of_interval_and_p_decides(page):
+    text = " ".join(Page(page).text.split())
+    assert "The interval decides: a difference is shown where it excludes 0." in text
+    assert "p, Obuchowski" in text
+
+
+def test_report_says_why_ppv_has_two_intervals(page):
+    text = " ".join(Page(page).text.split())
+    assert "The prevalence is held fixed here" in text
+    assert "at the same prevalence the value is the same, the interval is another" in text
 
 
 def test_summary_markdown_is_a_whole_table(evaluation):

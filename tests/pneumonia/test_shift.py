@@ -15,6 +15,7 @@ MODEL = "resnet18"
 FACTS = {
     "grouping": "person", "unlabelled_files": 0, "labels_without_file": 0, "quarantined": 0,
     "leak_if_split_by_image": None, "left_out": {"same_pixels": 3, "same_name": 1},
+    "people_of_home": {"people": 2, "images": 5, "sides": {"train": 1, "val": 0, "test": 1}},
 }  # fmt: skip
 
 
@@ -86,7 +87,37 @@ def test_sentences_are_those_of_an_external_test(evaluation):
     assert any("left out for that: 3 for their pixels, 1 more" in line for line in trust)
     assert not any("two sides" in line or "chosen on val" in line for line in trust)
     assert not any("no other hospital" in line or "split is by image" in line for line in caution)
-    assert any("people could not be" in line for line in caution)
+    shared = "2 people here (5 images; at home train 1, val 0, test 1) have the name of a person"
+    assert any(line.startswith(shared) for line in caution)
+
+
+@pytest.mark.parametrize(
+    ("shared", "told"),
+    [
+        (None, "people could not be"),
+        ({"people": 0, "images": 0, "sides": {}}, "Nobody here has the name of a person of the"),
+    ],
+)
+def test_people_of_other_names_or_none_may_still_be_known(evaluation, shared, told):
+    data = evaluation["data"] | {"people_of_home": shared}
+    caution = reasons_for_caution(evaluation | {"data": data})
+    (line,) = [line for line in caution if told in line]
+    assert "known to the model" in line
+    assert not any("figures flatter" in line for line in caution)
+
+
+def test_model_beside_the_control_is_told_on_the_side_that_its_interval_speaks_for(evaluation):
+    entry = evaluation["comparisons"][0]
+    assert (entry["a"], entry["b"]) == (MODEL, "metadata_only")
+    better = f"{MODEL} ranks these images better than the metadata alone do"
+    told = f"{better}: {tell(entry['difference'], signed=True)} in AUROC, in pairs."
+    assert entry["difference"]["low"] > 0
+    assert told in reasons_to_trust(evaluation)
+    weak = copy.deepcopy(evaluation)
+    weak["comparisons"][0]["difference"] |= {"value": 0.01, "low": -0.02, "high": 0.04}
+    not_shown = f"That {better} is not shown: +0.010 (-0.020 to +0.040) in AUROC, in pairs."
+    assert not_shown in reasons_for_caution(weak)
+    assert not any(better in line for line in reasons_to_trust(weak))
 
 
 def test_shift_table_has_every_figure_of_both_sides(evaluation):
@@ -114,6 +145,10 @@ def test_page_says_what_it_is_and_escapes_the_name_of_the_data(
     assert f"<title>External test of {MODEL} from run main on &lt;script&gt;" in text
     page = Page(text)
     assert "Shift" in page.text
+    beside = evaluation["comparisons"][0]["difference"]
+    assert f"<span>{beside['value']:+.3f} <small>{beside['low']:+.3f} to" in text
+    assert "People here who have the name of one of the home run: 2 (images: 5)." in page.text
+    assert "does it rank better than view, sex, age and pixel spacing alone?" in page.text
     assert [attributes for tag, attributes in page.tags if tag == "img" and "here." in
             attributes["alt"]]  # fmt: skip
     for untrue in ("no other hospital has been tried", "torchxrayvision", "The split is by"):
