@@ -76,7 +76,7 @@ def read_run(root: Path, name: str) -> Run:
     check_split(name, labels, shards, split)
     claims = [(evaluation, "studies", digest_table(studies, STUDY_COLUMNS))]
     predictions, decisions = {}, {}
-    for model in told["models"]:
+    for model in [name for name, block in told["models"].items() if "ensemble_of" not in block]:
         training = finished(root, name, TRAINING.link_name(model))
         predicted = finished(root, name, PREDICTIONS.link_name(model))
         artifacts |= {TRAINING.link_name(model): training, PREDICTIONS.link_name(model): predicted}

@@ -93,12 +93,19 @@ class Context:
             for model in self.request.models
         }
 
-    def further(self, stage: str) -> dict[str, dict[int, Artifact]]:
-        """The upstream artifacts of the seeds after the first, by model and seed."""
-        seeds = self.request.config.training.all_seeds[1:]
-        return {
-            model: {seed: replace(self, model=model, seed=seed).artifact(stage) for seed in seeds}
+    def seeds(self, stage: str) -> dict[str, dict[int, Artifact]]:
+        """The upstream artifacts of a stage per seed, by model and seed, the first seed first."""
+        first, *further = self.request.config.training.all_seeds
+        contexts = {
+            model: {
+                seed: replace(self, model=model, seed=None if seed == first else seed)
+                for seed in (first, *further)
+            }
             for model in self.request.models
+        }
+        return {
+            model: {seed: context.artifact(stage) for seed, context in seeds.items()}
+            for model, seeds in contexts.items()
         }
 
 

@@ -20,22 +20,24 @@ def plan(context: Context) -> Plan:
     config = context.request.config.evaluation
     split, shards = context.artifact("split"), context.artifact("shards")
     studies = split.table("studies.parquet", STUDY_COLUMNS)
-    artifacts = context.artifacts("predictions")
-    predictions = {
-        model: artifact.table("predictions.parquet", PREDICTION_COLUMNS)
-        for model, artifact in artifacts.items()
-    }
-    decisions = {
-        model: artifact.json("operating_points.json") for model, artifact in artifacts.items()
+    trained = {
+        model: {
+            seed: (
+                artifact.table("predictions.parquet", PREDICTION_COLUMNS),
+                artifact.json("operating_points.json"),
+            )
+            for seed, artifact in artifacts.items()
+        }
+        for model, artifacts in context.seeds("predictions").items()
     }
     data_facts = split.json("split.json") | {"quarantined": shards.manifest.facts["quarantined"]}
     del data_facts["boxes_checked"]  # a box that is added changes no figure
     data_facts |= {"simulated": (context.request.raw / SIMULATION).is_file()}
 
     def write(scratch: Scratch) -> Facts:
-        from pneumonia.evaluation import evaluate
+        from pneumonia.seeds import evaluate_seeds
 
-        evaluation = evaluate(studies, predictions, decisions, data_facts, config)
+        evaluation = evaluate_seeds(studies, trained, data_facts, config)
         write_json(evaluation, scratch.output / "evaluation.json")
         return {"test_auroc": _test_auroc(evaluation)}
 
@@ -43,8 +45,9 @@ def plan(context: Context) -> Plan:
         "studies": digest_table(studies, STUDY_COLUMNS),
         "data facts": digest(data_facts),
         **{
-            f"predictions of {model}": digest_predictions(table, decisions[model])
-            for model, table in predictions.items()
+            f"predictions of {_told(model, number, seed)}": digest_predictions(*told)
+            for model, seeds in trained.items()
+            for number, (seed, told) in enumerate(seeds.items())
         },
     }
     return Plan(inputs, as_dict(config), write)
@@ -53,6 +56,10 @@ def plan(context: Context) -> Plan:
 def digest_predictions(table: pd.DataFrame, decisions: Any) -> str:  # noqa: ANN401 (any JSON)
     """What an evaluation reads of a model's predictions, as its manifest states it."""
     return digest([digest_table(table, PREDICTION_COLUMNS), decisions])
+
+
+def _told(model: str, number: int, seed: int) -> str:
+    return model if number == 0 else f"{model} with seed {seed}"
 
 
 def describe(facts: Facts) -> str:
