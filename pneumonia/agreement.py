@@ -1,9 +1,10 @@
 """Agreement of maps with boxes over many images: means, intervals and the control beside them.
 
-In: the scores of a model's maps and of the constant map for the same positive images, and the
-people they are of. Out: the parts of `cam.json`. Pure arrays.
+In: the scores of a model's maps and of the constant map for the same positive images, the maps
+of its other seeds, and the people they are of. Out: the parts of `cam.json`. Pure arrays.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from pneumonia.assessment import Figure, Side, figure
-from pneumonia.localisation import MEASURES, Scores
+from pneumonia.localisation import MEASURES, Heat, Scores
 from pneumonia.metrics import Array, Bools, mean
+from pneumonia.similarity import scale, ssim
 from pneumonia.uncertainty import bootstrap
 
 Columns = Mapping[str, Array]
@@ -111,6 +113,28 @@ def by_group(
             del figures["difference"]
             told.append({"by": by, "value": value, "n": n, **figures})
     return told
+
+
+def repeatability(maps: Sequence[Sequence[Heat] | Heat], side: Side) -> Figure:
+    """How alike the maps are that trainings with different seeds make of one image.
+
+    Per image the mean SSIM of each pair's maps, scaled to [0, 1]; then the mean over images.
+
+    Args:
+        maps: per seed (N, h, w).
+        side: the N images.
+    """
+    if len(maps) < 2:
+        return figure(math.nan, reason="one seed was trained")
+    scaled = [[scale(heat) for heat in heats] for heats in maps]
+    values = np.array(
+        [
+            np.mean([ssim(*pair) for pair in itertools.combinations(of_image, 2)])
+            for of_image in zip(*scaled, strict=True)
+        ]
+    )
+    own, *_ = _means(values, values, side)
+    return _told(*own, side, None, "no positive image")
 
 
 def _part(values: Columns, mask: Bools) -> Columns:

@@ -10,7 +10,6 @@ import copy
 import functools
 import hashlib
 import logging
-import math
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 
 from pneumonia import agreement, network, sanity
 from pneumonia.activation import class_activation_maps
-from pneumonia.assessment import Side, figure
+from pneumonia.assessment import Side
 from pneumonia.checkpoint import Checkpoint
 from pneumonia.config import CamConfig, EvaluationConfig
 from pneumonia.errors import StaleArtifactError
@@ -97,6 +96,7 @@ def make_cam(
     *,
     accelerator: Accelerator,
     workers: int,
+    others: Sequence[Checkpoint] = (),
 ) -> dict[str, Any]:
     """Score the maps of one model, draw its gallery into `output` and return `cam.json`.
 
@@ -108,6 +108,7 @@ def make_cam(
         pool: has the images of val and test.
         studies: all sides; the boxes of train positives make the control.
         operating_points: the model's, as in `operating_points.json`.
+        others: the same model trained with other seeds; their maps tell the repeatability.
 
     Raises:
         StaleArtifactError: the predictions are of another checkpoint, or an image has none.
@@ -125,9 +126,8 @@ def make_cam(
     threshold = operating_points["operating_points"][evaluation.operating_point]["threshold"]
     gallery = choose_gallery(table[table["split"] == "test"], threshold, config.n_images)
     needed = pd.concat([scored, gallery]).drop_duplicates("image_id")
-    heats, logit = compute_maps(
-        checkpoint, pool, needed["image_id"].tolist(), accelerator=accelerator, workers=workers
-    )
+    compute = functools.partial(compute_maps, accelerator=accelerator, workers=workers)
+    heats, logit = compute(checkpoint, pool, needed["image_id"].tolist())
     _check_logits(checkpoint.model, needed, logit)
     maps = dict(zip(needed["image_id"], heats, strict=True))
     train = table[positive & (table["split"] == "train")]
@@ -137,14 +137,19 @@ def make_cam(
     no_control = None if len(train) else "no positive image in train to make the control of"
     lattice = checkpoint.network.origin, float(checkpoint.network.stride)
     told = _score_all(scored, maps, control, by_image, lattice, evaluation, workers, no_control)
-    checked = _check_sanity(checkpoint, pool, scored[scored["split"] == "test"])
+    tested = scored[scored["split"] == "test"]
+    checked = _check_sanity(checkpoint, pool, tested)
+    names = tested["image_id"].tolist()
+    by_seed = [compute(other, pool, names)[0] for other in others]
     logger.info("%s: scored the maps of %d positive test images.", checkpoint.model, told["n"])
     panels = _draw_gallery(gallery, maps, lattice, by_image, pool, output)
     return {
         "model": checkpoint.model,
         **told,
         "sanity": checked,
-        "repeatability": figure(math.nan, reason="one seed was trained"),
+        "repeatability": agreement.repeatability(
+            [[maps[name] for name in names], *by_seed], _side(tested, evaluation)
+        ),
         "control_images": len(train),
         "cells": list(heats.shape[1:]),
         "operating_point": evaluation.operating_point,
@@ -228,9 +233,7 @@ def _score_all(
     shares = [result[2] for result in results]
     is_test = (scored["split"] == "test").to_numpy(np.bool_)
     test, tested, tuned = scored[is_test], np.flatnonzero(is_test), np.flatnonzero(~is_test)
-    people, person = np.unique(test["patient_id"].astype(str), return_inverse=True)
-    counts = resample_people(len(people), config.n_resamples if len(people) else 0, config.seed)
-    images = Side(np.ones(len(test), np.bool_), person.astype(np.int64), counts)
+    images = _side(test, config)
     cuts = [agreement.choose_threshold([one[i] for i in tuned]) for one in (own, constant)]
     values, control_values = (
         agreement.columns([one[i] for i in tested], cut)
@@ -250,6 +253,13 @@ def _score_all(
             groups, values, control_values, images, no_control=no_control
         ),
     }
+
+
+def _side(positives: pd.DataFrame, config: EvaluationConfig) -> Side:
+    """Positive images with resamples of their people."""
+    people, person = np.unique(positives["patient_id"].astype(str), return_inverse=True)
+    counts = resample_people(len(people), config.n_resamples if len(people) else 0, config.seed)
+    return Side(np.ones(len(positives), np.bool_), person.astype(np.int64), counts)
 
 
 def _size(share: float) -> str:

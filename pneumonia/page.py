@@ -36,6 +36,7 @@ def render(template: str, **values: object) -> str:
     )
     environment.filters |= {
         "value": tables.value,
+        "tell": tables.tell,
         "percent": tables.percent,
         "count": tables.count,
         "laid_out": laid_out,

@@ -139,6 +139,7 @@ def _tables(
         "calibration": tables.calibration_table(evaluation),
         "shift": shift.shift_table(evaluation) if "external" in evaluation else [],
         "comparison": tables.comparison_table(evaluation),
+        "seeds": _seed_table(evaluation),
         "subgroups": tables.subgroup_table(evaluation),
         "cam": tables.cam_table(cams),
         "sanity": tables.sanity_table(cams),
@@ -163,6 +164,28 @@ def _training_table(
             }
         )
     return rows
+
+
+def _seed_table(evaluation: Mapping[str, Any]) -> tables.Table:
+    """Of models that were trained with several seeds, the spread of their figures on test."""
+    named = tables.FIGURE_NAMES | {"recall": "sensitivity", "specificity": "specificity"}
+    return [
+        {
+            "model": model,
+            "seeds": ", ".join(map(str, block["seeds"]["seeds"])),
+            **{name: _spread(block["seeds"]["test"][key]) for key, name in named.items()},
+        }
+        for model, block in evaluation["models"].items()
+        if "seeds" in block
+    ]
+
+
+def _spread(told: Mapping[str, Any]) -> str:
+    """A figure's mean and standard deviation, and the least and largest of the seeds."""
+    if told["mean"] is None:
+        return f"undefined: {told['reason']}"
+    ends = f"{min(told['values']):.3f} to {max(told['values']):.3f}"
+    return f"{told['mean']:.3f} \N{PLUS-MINUS SIGN} {told['standard_deviation']:.3f} ({ends})"
 
 
 def _prevalence_by_view(studies: pd.DataFrame) -> tables.Table:

@@ -50,11 +50,10 @@ def evaluate_seeds(
     Returns:
         `evaluation.json`.
     """
-    told: dict[str, tuple[pd.DataFrame, Mapping[str, Any]]] = {}
-    for model, seeds in trained.items():
-        told[model] = next(iter(seeds.values()))
-        if len(seeds) > 1:
-            told[ensemble_name(model)] = make_ensemble(studies, seeds)
+    told: dict[str, tuple[pd.DataFrame, Mapping[str, Any]]] = {
+        model: next(iter(seeds.values())) for model, seeds in trained.items()
+    }
+    told |= make_ensembles(studies, trained)
     predictions = {name: table for name, (table, _) in told.items()}
     decisions = {name: decided for name, (_, decided) in told.items()}
     evaluation = evaluate(studies, predictions, decisions, data_facts, config)
@@ -64,6 +63,17 @@ def evaluate_seeds(
             evaluation["models"][model]["seeds"] = spread
             evaluation["models"][ensemble_name(model)]["ensemble_of"] = model
     return evaluation
+
+
+def make_ensembles(
+    studies: pd.DataFrame, trained: Mapping[str, Trained]
+) -> dict[str, tuple[pd.DataFrame, dict[str, Any]]]:
+    """The ensemble of each model that was trained with several seeds, by its name."""
+    return {
+        ensemble_name(model): make_ensemble(studies, seeds)
+        for model, seeds in trained.items()
+        if len(seeds) > 1
+    }
 
 
 def make_ensemble(studies: pd.DataFrame, trained: Trained) -> tuple[pd.DataFrame, dict[str, Any]]:

@@ -26,6 +26,7 @@ def plan(context: Context) -> Plan:
     boxes = context.artifact("labels").table("boxes.parquet", BOX_COLUMNS)
     table = predictions.table("predictions.parquet", PREDICTION_COLUMNS)
     decisions = predictions.json("operating_points.json")
+    _, *others = context.seeds("training")[context.model].items()
 
     def write(scratch: Scratch) -> Facts:
         from pneumonia.cam import make_cam
@@ -44,6 +45,7 @@ def plan(context: Context) -> Plan:
             scratch.output,
             accelerator=resolve_accelerator(config),
             workers=workers(config),
+            others=[load(other.path / "checkpoint.ckpt") for _, other in others],
         )
         write_json(scores, scratch.output / "cam.json")
         return {
@@ -54,6 +56,7 @@ def plan(context: Context) -> Plan:
 
     inputs = {
         "checkpoint": training.sha256("checkpoint.ckpt"),
+        **{f"checkpoint of seed {seed}": other.sha256("checkpoint.ckpt") for seed, other in others},
         "val and test images": digest_table(images, ["image_id", "pixel_digest"]),
         "studies": digest_table(studies, STUDY_COLUMNS),
         "boxes": digest_table(boxes, BOX_COLUMNS, by=BOX_COLUMNS),

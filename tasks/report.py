@@ -43,11 +43,17 @@ def plan(context: Context) -> Plan:
     def write(scratch: Scratch) -> Facts:
         from pneumonia.pool import ImagePool
         from pneumonia.report import write_report
+        from pneumonia.seeds import Trained, make_ensembles
 
         told, pool = evaluation.json("evaluation.json"), ImagePool(workspace.pool, images)
         tables = {
             model: artifact.table("predictions.parquet") for model, artifact in predictions.items()
         }
+        every: dict[str, Trained] = {
+            model: {seed: (made.table("predictions.parquet"), {}) for seed, made in seeds.items()}
+            for model, seeds in context.seeds("predictions").items()
+        }
+        ensembles = {name: table for name, (table, _) in make_ensembles(studies, every).items()}
         return write_report(
             scratch.output,
             run=context.request.run,
@@ -59,7 +65,7 @@ def plan(context: Context) -> Plan:
                 model: pd.read_csv(artifact.path / "history.csv")
                 for model, artifact in training.items()
             },
-            predictions=tables,
+            predictions=tables | ensembles,
             studies=studies,
             quarantine=shards.table("quarantine.parquet"),
             duplicates=split.table("duplicates.parquet"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from flows.comparison import read_run
 from pneumonia.errors import ConfigError, PneumoniaError
 from pneumonia.simulate import simulate
 
@@ -57,6 +58,32 @@ def test_learning_rate_runs_training_and_what_follows(finished, tmp_path):
         "training-custom_cnn", "predictions-custom_cnn", "evaluation", "cam-custom_cnn", "report",
     }  # fmt: skip
     assert told["training-custom_cnn"].reason == "learning_rate 0.001 -> 0.0005"
+
+
+def test_further_seeds_train_beside_the_first(finished, tmp_path):
+    copy = finished.copy(tmp_path)
+    several = {"training.seeds": [0, 1, 2]}
+    told = copy.run(several)
+    assert ran(told) == {
+        "training-custom_cnn-seed1", "training-custom_cnn-seed2",
+        "predictions-custom_cnn-seed1", "predictions-custom_cnn-seed2",
+        "evaluation", "cam-custom_cnn", "report",
+    }  # fmt: skip
+    assert told["training-custom_cnn"].state == "cached"
+    used = copy.workspace / "runs/main"
+    evaluation = json.loads((used / "evaluation/evaluation.json").read_text("utf-8"))
+    assert list(evaluation["models"]) == ["custom_cnn", "custom_cnn_ensemble"]
+    spread = evaluation["models"]["custom_cnn"]["seeds"]["test"]["auroc"]
+    assert len(set(spread["values"])) == 3
+    maps = json.loads((used / "cam-custom_cnn/cam.json").read_text("utf-8"))
+    assert -1 < maps["repeatability"]["value"] < 1
+    page = (used / "report/report.html").read_text("utf-8")
+    assert "Over seeds" in page
+    assert "repeatability" in page
+    assert read_run(copy.workspace, "main").predictions.keys() == {"custom_cnn"}
+    assert ran(copy.run(several)) == set()
+    assert ran(copy.run({"training.seeds": [0, 1]})) == {"evaluation", "cam-custom_cnn", "report"}
+    assert ran(copy.run()) == set()
 
 
 def test_a_changed_box_runs_no_training(finished, tmp_path):

@@ -12,6 +12,8 @@ from pneumonia.report import write_report
 
 NASTY = '<script>alert("x")</script>'
 
+ONE_SEED = {"value": None, "low": None, "high": None, "reason": "one seed was trained"}
+
 
 class Page(HTMLParser):
     """Tags with their attributes, and the text."""
@@ -56,7 +58,7 @@ def make_cams(folder, models):
         cams[model] = (
             {**measures, "model": model, "n": 30, "threshold": 0.4, "constant_map": measures,
              "difference": measures, "defined": dict.fromkeys(MEASURES, 30) | {"cnr": 27},
-             "sanity": make_sanity(), "cells": [8, 8],
+             "sanity": make_sanity(), "cells": [8, 8], "repeatability": ONE_SEED,
              "panels": [panel], "scale": [-1, 1]},
             place,
         )  # fmt: skip

@@ -9,7 +9,13 @@ import torch
 
 from pneumonia import cam
 from pneumonia.activation import class_activation_maps
-from pneumonia.agreement import by_group, choose_threshold, columns, compare_maps
+from pneumonia.agreement import (
+    by_group,
+    choose_threshold,
+    columns,
+    compare_maps,
+    repeatability,
+)
 from pneumonia.assessment import Side
 from pneumonia.cam import (
     choose_gallery,
@@ -90,7 +96,8 @@ def run(pool, tables, output, n_images=8, **replaced):
     decisions = {"operating_points": {"youden": {"threshold": middle, "rule": "test"}}}
     return make_cam(
         make_checkpoint(), pool, studies, boxes, predictions, decisions,
-        CamConfig(n_images=n_images), EvaluationConfig(n_resamples=50), output, **CPU,
+        CamConfig(n_images=n_images), EvaluationConfig(n_resamples=50), output,
+        others=replaced.get("others", ()), **CPU,
     )  # fmt: skip
 
 
@@ -360,3 +367,43 @@ def test_threshold_has_the_largest_mean_iou():
 def test_threshold_without_images_is_rejected():
     with pytest.raises(ValueError, match="at least one positive image"):
         choose_threshold([])
+
+
+def make_side(n):
+    return Side(np.ones(n, bool), np.arange(n), resample_people(n, 200, 0))
+
+
+def test_repeatability_of_the_same_maps_is_1():
+    """Whatever their scale: a map is compared between its least and its largest value."""
+    maps = np.random.default_rng(0).normal(size=(12, 7, 7))
+    told = repeatability([maps, 3 * maps - 2, maps], make_side(12))
+    assert told["value"] == pytest.approx(1.0)
+
+
+def test_repeatability_is_the_mean_over_pairs_then_images():
+    maps = np.random.default_rng(1).normal(size=(3, 12, 7, 7))
+    pairs = [
+        repeatability([maps[i], maps[j]], make_side(12))["value"]
+        for i, j in ((0, 1), (0, 2), (1, 2))
+    ]
+    told = repeatability(list(maps), make_side(12))
+    assert told["value"] == pytest.approx(np.mean(pairs))
+    assert told["low"] < told["value"] < told["high"] < 0.5  # maps of noise are not alike
+
+
+def test_repeatability_without_other_seeds_or_images_says_why():
+    maps = np.zeros((2, 4, 4))
+    assert repeatability([maps], make_side(2))["reason"] == "one seed was trained"
+    nothing = repeatability([maps[:0], maps[:0]], Side(np.ones(0, bool), np.arange(0), None))
+    assert nothing["value"] is None
+    assert nothing["reason"] == "no positive image"
+
+
+def test_cam_of_several_seeds_tells_how_repeatable_it_is(pool, tables, tmp_path):
+    other = make_checkpoint()
+    torch.manual_seed(5)
+    for weight in other.network.parameters():
+        weight.data += 0.05 * torch.randn_like(weight)
+    assert run(pool, tables, tmp_path, others=[other])["repeatability"]["value"] < 0.99
+    same = run(pool, tables, tmp_path, others=[make_checkpoint()])
+    assert same["repeatability"]["value"] == pytest.approx(1.0)

@@ -171,6 +171,32 @@ def test_report_shows_the_surest_errors_and_the_digest_of_the_split(page):
     assert "0123abcd" * 8 in page
 
 
+def test_report_of_one_seed_says_nothing_of_seeds(page):
+    assert "Over seeds" not in page
+    assert "repeatability" not in page
+
+
+def test_report_tells_the_spread_over_seeds(evaluation, studies, predictions, tmp_path):
+    one = {"mean": 0.9123, "standard_deviation": 0.0121, "values": [0.90, 0.924], "reason": None}
+    none = {
+        "mean": None,
+        "standard_deviation": None,
+        "values": [0.5, None],
+        "reason": "seed 7: 0/0",
+    }
+    names = ("auroc", "average_precision", "log_loss", "brier", "recall", "specificity")
+    spread = {"seeds": [3, 7], "test": dict.fromkeys(names, one) | {"recall": none}}
+    models = evaluation["models"] | {
+        "resnet18": evaluation["models"]["resnet18"] | {"seeds": spread}
+    }
+    _, text = render(tmp_path, evaluation | {"models": models}, studies, predictions)
+    told = " ".join(Page(text).text.split())
+    assert "Over seeds" in told
+    assert "0.912 \N{PLUS-MINUS SIGN} 0.012" in told
+    assert "0.900 to 0.924" in told
+    assert "undefined: seed 7: 0/0" in told
+
+
 def test_people_that_the_map_does_not_name_are_no_part_of_the_claim(evaluation):
     gaps = evaluation | {"data": evaluation["data"] | {"unmapped_images": 3}}
     assert any(line.startswith("No person stands on two") for line in reasons_to_trust(evaluation))
