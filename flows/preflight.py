@@ -8,6 +8,7 @@ from flows.stages import stages_until
 from pneumonia.artifacts import digest_file
 from pneumonia.config import IMAGES_FOLDER, MODELS, PRETRAINED
 from pneumonia.errors import ConfigError
+from pneumonia.event_files import check_tensorboard
 from pneumonia.labels import LABELS_CSV
 from pneumonia.machine import gpus, resolve_accelerator, workers
 from pneumonia.persons import read_persons
@@ -53,7 +54,7 @@ def check(request: Request, until: str, *, to_run: bool = True) -> None:
         _check_maps(request)
     if "training" in stages and to_run:
         _check_weights(request)
-        _check_devices(request)
+        _check_machine(request)
 
 
 def _check_maps(request: Request) -> None:
@@ -97,7 +98,9 @@ def _check_weights(request: Request) -> None:
             check_weights(Path(weights), model)
 
 
-def _check_devices(request: Request) -> None:
+def _check_machine(request: Request) -> None:
+    if request.config.runtime.tensorboard:
+        check_tensorboard()
     asked = request.config.runtime.devices
     if resolve_accelerator(request.config) == "gpu" and asked > len(gpus()):
         raise ConfigError(

@@ -181,6 +181,8 @@ class RuntimeConfig:
     workers: Annotated[int, Field(ge=0)] = 0
     """Threads that convert, gather, augment and predict; 0: one a core. The arithmetic of training
     takes every core that this process may use."""
+    tensorboard: str = ""
+    """Folder for TensorBoard's event files, one below it per run and training; unset: none."""
     task_runner: Literal["threads", "dask"] = "threads"
     """What runs the conversion of pool shards."""
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from pneumonia.artifacts import Artifact, Facts, digest_file, digest_table, write_table
 from pneumonia.config import PRETRAINED, Config, as_dict
+from pneumonia.event_files import event_writer
 from pneumonia.machine import resolve_accelerator, resolve_precision
 from pneumonia.trainer_process import TrainingJob, run_training
 from pneumonia.workspace import Scratch
@@ -47,7 +48,7 @@ def plan(context: Context) -> Plan:
             accelerator=accelerator,
             devices=config.runtime.devices,
         )
-        return run_training(job, lock=scratch.lock, on_epoch=_tell(context.member))
+        return run_training(job, lock=scratch.lock, on_epoch=_tell(context))
 
     configuration = as_dict(config.training) | {
         "model": context.model,
@@ -123,8 +124,13 @@ def _weights(weights: str) -> str:
     return weights if weights in {"imagenet", "none"} else digest_file(Path(weights))
 
 
-def _tell(model: str) -> Callable[[dict[str, Any]], None]:
+def _tell(context: Context) -> Callable[[dict[str, Any]], None]:
+    model, folder = context.member, context.request.config.runtime.tensorboard
+    draw = event_writer(Path(folder, context.request.run, model)) if folder else None
+
     def tell(epoch: dict[str, Any]) -> None:
+        if draw is not None:
+            draw(epoch)
         logger.info(
             "%-22s epoch %d of at most %d: train loss %.3f, val loss %.3f, val AUROC %.3f, %.1f s",
             f"  {model}", epoch["epoch"], epoch["epochs"], epoch["train_loss"], epoch["val_loss"],

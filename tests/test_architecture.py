@@ -36,6 +36,7 @@ DOORS = {
     },
     "simplejpeg": {"pneumonia.codestream"},
     "sklearn": {"pneumonia.controls"},
+    "tensorboard": {"pneumonia.event_files"},
     "torchmetrics": {"pneumonia.fitting"},
     "torchvision": {"pneumonia.network"},
 }

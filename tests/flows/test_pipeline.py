@@ -62,7 +62,7 @@ def test_learning_rate_runs_training_and_what_follows(finished, tmp_path):
 
 def test_further_seeds_train_beside_the_first(finished, tmp_path):
     copy = finished.copy(tmp_path)
-    several = {"training.seeds": [0, 1, 2]}
+    several = {"training.seeds": [0, 1, 2], "runtime.tensorboard": str(tmp_path / "boards")}
     told = copy.run(several)
     assert ran(told) == {
         "training-custom_cnn-seed1", "training-custom_cnn-seed2",
@@ -70,6 +70,8 @@ def test_further_seeds_train_beside_the_first(finished, tmp_path):
         "evaluation", "cam-custom_cnn", "report",
     }  # fmt: skip
     assert told["training-custom_cnn"].state == "cached"
+    boards = {path.relative_to(tmp_path).parent for path in tmp_path.glob("boards/**/events.*")}
+    assert boards == {Path("boards/main/custom_cnn-seed1"), Path("boards/main/custom_cnn-seed2")}
     used = copy.workspace / "runs/main"
     evaluation = json.loads((used / "evaluation/evaluation.json").read_text("utf-8"))
     assert list(evaluation["models"]) == ["custom_cnn", "custom_cnn_ensemble"]

@@ -6,9 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -91,6 +93,11 @@ def trainers(job):
     return found
 
 
+def kill_trainers(job):
+    for process in trainers(job):
+        os.kill(process, signal.SIGKILL)
+
+
 def wait_until(condition, seconds=10.0):
     deadline = time.monotonic() + seconds
     while not condition():
@@ -135,6 +142,35 @@ def test_run_training_killed_twice_goes_on_to_the_same_bytes(
     assert facts["epochs"] == 3
     assert outcome(job) == undisturbed
     assert "from epoch 3, step" in caplog.text or "from epoch 2, step" in caplog.text
+
+
+@pytest.mark.e2e  # five starts of torch
+def test_run_training_killed_at_random_moments_goes_on_to_the_same_bytes(tmp_path, lock, make_job):
+    """Three times `kill -9`, wherever the work is then; each epoch stands once in the history."""
+    long = ("training.epochs=24", "training.patience=24")
+    for name in ("undisturbed", "killed"):
+        (tmp_path / name).mkdir()
+    undisturbed, epochs = make_job(tmp_path / "undisturbed", *long), []
+    run_training(undisturbed, lock=lock, on_epoch=epochs.append)
+    span = 5 * np.median([event["seconds"] for event in epochs])
+    job, told, deaths, lot = make_job(tmp_path / "killed", *long), [], 0, np.random.default_rng(0)
+    while deaths < 3:
+        timer = threading.Timer(lot.uniform(0, span), kill_trainers, [job])
+        first = len(told)
+
+        def begin(event, timer=timer, first=first):
+            told.append(event["epoch"])
+            if len(told) == first + 1:
+                timer.start()
+
+        with pytest.raises(TrainingError, match="SIGKILL"):
+            run_training(job, lock=lock, on_epoch=begin)
+        deaths += 1
+        assert trainers(job) == []
+    run_training(job, lock=lock, on_epoch=lambda event: told.append(event["epoch"]))
+    assert told == sorted(told)
+    assert pd.read_csv(Path(job.output, "history.csv"))["epoch"].tolist() == list(range(1, 25))
+    assert outcome(job) == outcome(undisturbed)
 
 
 def test_run_training_interrupted_ends_the_child_with_a_resume_point(
