@@ -231,7 +231,7 @@ def grey_constant(kernels: Tensor) -> Tensor:
 def normalise(images: NDArray[np.uint8] | Tensor) -> Tensor:
     """Make a network's input (B, 1, h, w) of grey levels (B, h, w) in 0 to 255."""
     grey = torch.as_tensor(images).unsqueeze(1).to(torch.float32)
-    return (grey - 255 * MEAN) / (255 * STD)
+    return (grey - 255 * MEAN).div_(255 * STD)
 
 
 def _from_torchvision(tensors: Tensors, own: Tensors) -> dict[str, Tensor]:

@@ -187,6 +187,38 @@ class Workspace:
         target = place.readlink()
         return Reference(target.parent.name, target.name)
 
+    def finished(self, run: str, name: str) -> Artifact:
+        """The complete artifact that `run` uses under a link name (`training-resnet18`).
+
+        Raises:
+            ConfigError: there is no such run, or it has not come so far.
+            CorruptArtifactError: it is missing or damaged.
+        """
+        reference = self.linked(run, name)
+        if reference is None:
+            self.links_of(run)
+            raise ConfigError(
+                f"{self.root}: expected the run {run!r} to have finished {name}, got no such "
+                "artifact. Name another model, run or workspace, or run the pipeline first."
+            )
+        return self.get(reference)
+
+    def links_of(self, run: str) -> list[str]:
+        """The link names of a run, in order.
+
+        Raises:
+            ConfigError: there is no such run.
+        """
+        checked_name(run)
+        links = sorted(link.partition("/") for link, _ in self.links())
+        runs = sorted({name for name, _, _ in links})
+        if run not in runs:
+            raise ConfigError(
+                f"{self.root}: expected one of its runs ({', '.join(runs) or 'it has none'}), got "
+                f"{run!r}. Name one of them, or another workspace."
+            )
+        return [link for name, _, link in links if name == run]
+
     def references(self) -> list[Reference]:
         """Every artifact of the workspace, complete or not, pool shards included."""
         return [

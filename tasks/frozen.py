@@ -9,7 +9,7 @@ from pathlib import Path
 from pneumonia.artifacts import Artifact
 from pneumonia.config import ShardsConfig
 from pneumonia.errors import ConfigError, StaleArtifactError
-from pneumonia.workspace import Workspace, checked_name
+from pneumonia.workspace import Workspace
 from tasks.predictions import PREDICTIONS
 from tasks.shards import SHARDS
 from tasks.training import TRAINING
@@ -39,7 +39,7 @@ def frozen_model(root: Path, run: str, model: str) -> FrozenModel:
         ConfigError: there is no such run, or it has no such finished model.
         StaleArtifactError: the run's calibration is of another checkpoint.
     """
-    links = _links(root, run)
+    links = Workspace(root).links_of(run)
     of_training, of_predictions = (stage.link_name("") for stage in (TRAINING, PREDICTIONS))
     models = [
         link.removeprefix(of_training)
@@ -76,29 +76,4 @@ def finished(root: Path, run: str, name: str) -> Artifact:
         ConfigError: there is no such run, or it has not come so far.
         CorruptArtifactError: it is missing or damaged.
     """
-    workspace = Workspace(root)
-    reference = workspace.linked(run, name)
-    if reference is None:
-        _links(root, run)
-        raise ConfigError(
-            f"{root}: expected the run {run!r} to have finished {name}, got no such artifact. "
-            "Name another model, run or workspace, or run the pipeline first."
-        )
-    return workspace.get(reference)
-
-
-def _links(root: Path, run: str) -> list[str]:
-    """What a run has links to, by name.
-
-    Raises:
-        ConfigError: there is no such run.
-    """
-    checked_name(run)
-    links = sorted(link for link, _ in Workspace(root).links())
-    runs = sorted({link.partition("/")[0] for link in links})
-    if run not in runs:
-        raise ConfigError(
-            f"{root}: expected one of its runs ({', '.join(runs) or 'it has none'}), got "
-            f"{run!r}. Name one of them, or another workspace."
-        )
-    return [link.partition("/")[2] for link in links if link.partition("/")[0] == run]
+    return Workspace(root).finished(run, name)

@@ -1,7 +1,10 @@
 """The README keeps its word: its commands run, its paths exist, its table is the pipeline."""
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,8 @@ COMMANDS = [
     for line in block.splitlines()
     if line.partition("#")[0].strip()
 ]
+
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def of(program):
@@ -53,6 +58,21 @@ def test_the_five_line_start_works(tmp_path, command):
         done = command(*words, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "data/sim/workspace/runs/main/split/split.csv").is_file()
+
+
+def test_the_training_loop_of_ones_own_trains(tmp_path, finished):
+    (tmp_path / "data/demo").mkdir(parents=True)
+    (tmp_path / "data/demo/workspace").symlink_to(finished.workspace)
+    [source] = SNIPPETS
+    shown = "\nsteps = int(next(iter(optimiser.state.values()))['step'])"
+    shown += "\nprint(steps, len(train), loss.isfinite().item(), type(image_ids[0]).__name__)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", source + shown],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["3", "80", "True", "str"]
 
 
 def test_the_table_of_stages_is_the_pipeline():
