@@ -126,6 +126,6 @@ def relight(grey: Tensor, contrast: Tensor, brightness: Tensor) -> Tensor:
     """
     mid = 127.5
     factor, shift = contrast[:, None, None], brightness[:, None, None]
-    # In place: a batch's temporaries are handed back to the system and come again as page faults,
-    # which took ten times as long as the arithmetic (0.28 ms an image of 224 px on one core).
+    # In place: a batch's temporaries go back to the system and come again as page faults. With
+    # three of them this took 0.28 ms an image of 224 px on one core, with one 0.06.
     return (grey - mid).mul_(factor).add_(mid + shift)
