@@ -20,7 +20,8 @@ from flows.pipeline import convert_new_files, stage_line
 from flows.preflight import check, needs
 from pneumonia.artifacts import Artifact, Reference, digest_file, read_manifest
 from pneumonia.config import IMAGES_FOLDER, Config, RuntimeConfig, ShardsConfig, SplitConfig
-from pneumonia.errors import ConfigError, CorruptArtifactError
+from pneumonia.errors import ConfigError, CorruptArtifactError, NothingLeftError
+from pneumonia.machine import resolve_accelerator
 from pneumonia.workspace import Workspace
 from tasks.caching import Context, Request
 from tasks.external import EXTERNAL, KNOWN, Home, external_stage, home_of
@@ -94,6 +95,7 @@ def prepare(
         by_image=by_image,
     )
     check(request, "split")  # labels, images and who is who
+    resolve_accelerator(request.config)
     _refuse_foreign(out, workspace)
     _refuse_home_itself(home, raw)
     return home, request
@@ -173,11 +175,11 @@ def _refuse_home_itself(home: Home, raw: Path) -> None:
 
 @contextmanager
 def _no_trace_of_a_wrong_request(out: Path) -> Iterator[None]:
-    """What a request made before it was found to be wrong is taken away again."""
+    """What was converted before its pixels told that none of it is new is taken away again."""
     made = [path for path in (out / WORKSPACE, out) if not path.exists()]
     try:
         yield
-    except ConfigError:
+    except NothingLeftError:
         for path in made:
             shutil.rmtree(path, ignore_errors=True)
         raise

@@ -125,7 +125,7 @@ def repeatability(maps: Sequence[Sequence[Heat] | Heat], side: Side) -> Figure:
         side: the N images.
     """
     if len(maps) < 2:
-        return figure(math.nan, reason="one seed was trained")
+        return figure(math.nan, reason="the maps are of one training")
     scaled = [[scale(heat) for heat in heats] for heats in maps]
     values = np.array(
         [

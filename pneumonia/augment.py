@@ -96,6 +96,25 @@ def warp(images: Images, matrices: Floats, crop: int) -> Images:
     return out
 
 
+def relight_images(images: Images, contrast: Floats, brightness: Floats) -> NDArray[np.float32]:
+    """`relight` for uint8 images, through a table of 256 values each (OpenCV); equal bit by bit.
+
+    Args:
+        images: (n, h, w).
+        contrast, brightness: (n,) of `Changes`.
+
+    Returns:
+        (n, h, w) grey levels.
+    """
+    levels = torch.arange(256, dtype=torch.float32).expand(len(images), 1, 256)
+    lights = (torch.from_numpy(values).to(torch.float32) for values in (contrast, brightness))
+    tables = relight(levels, *lights).numpy()
+    out = np.empty(images.shape, dtype=np.float32)
+    for image, table, target in zip(images, tables, out, strict=True):
+        cv2.LUT(image, table, dst=target)
+    return out
+
+
 def warp_tensor(images: Tensor, matrices: Tensor, crop: int) -> Tensor:
     """`warp` for a whole batch on its device, without rounding.
 
@@ -126,6 +145,6 @@ def relight(grey: Tensor, contrast: Tensor, brightness: Tensor) -> Tensor:
     """
     mid = 127.5
     factor, shift = contrast[:, None, None], brightness[:, None, None]
-    # In place: a batch's temporaries are handed back to the system and come again as page faults,
-    # which took ten times as long as the arithmetic (0.28 ms an image of 224 px on one core).
+    # In place: a batch's temporaries go back to the system and come again as page faults. With
+    # three of them this took 0.28 ms an image of 224 px on one core, with one 0.06.
     return (grey - mid).mul_(factor).add_(mid + shift)

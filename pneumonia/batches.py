@@ -85,6 +85,14 @@ class MappedSource:
         def warp(part: slice) -> NDArray[np.uint8]:
             return augment.warp(self._pool.gather(rows[part]), changes.matrices[part], crop)
 
+        def warp_and_relight(part: slice) -> NDArray[np.float32]:
+            lights = changes.contrast[part], changes.brightness[part]
+            return augment.relight_images(warp(part), *lights)
+
+        if self._device.type == "cpu":
+            made = np.concatenate(list(self._threads.map(warp_and_relight, parts)))
+            return torch.from_numpy(made)
+        # As uint8 the images are a quarter of what they are once relit.
         grey = self._send(np.concatenate(list(self._threads.map(warp, parts))))
         return augment.relight(grey.float(), *_lights(changes, self._device))
 

@@ -2,6 +2,7 @@
 
     PneumoniaError                  an expected failure: one sentence, no traceback
     ├── ConfigError (ValueError)    a setting, an argument or a missing input; nothing has run
+    │   └── NothingLeftError        every image is one that the model's home run has
     ├── DataError                   the data given to a stage are not what they should be
     │   ├── LabelError              the challenge's CSV files
     │   ├── DicomError              one DICOM file, with a reason from a fixed vocabulary
@@ -23,6 +24,10 @@ class PneumoniaError(Exception):
 
 class ConfigError(PneumoniaError, ValueError):
     """A request that cannot be carried out as it stands; nothing has run."""
+
+
+class NothingLeftError(ConfigError):
+    """An external test of images of which none is new, which only their pixels told."""
 
 
 class DataError(PneumoniaError):

@@ -1,6 +1,7 @@
 """Event files: the epochs of a training for TensorBoard, on request."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ def check_tensorboard() -> None:
         )
 
 
-def event_writer(folder: Path) -> Callable[[dict[str, Any]], None]:
+@contextmanager
+def event_writer(folder: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
     """What writes an epoch's figures into a new event file in `folder`, as soon as it is told.
 
     A training that goes on writes a further file; TensorBoard shows them as one.
@@ -37,4 +39,7 @@ def event_writer(folder: Path) -> Callable[[dict[str, Any]], None]:
             writer.add_scalar(name, epoch[name], step=epoch["epoch"])
         writer.flush()
 
-    return write
+    try:
+        yield write
+    finally:
+        writer.close()

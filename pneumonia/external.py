@@ -17,7 +17,7 @@ from pneumonia.artifacts import Facts
 from pneumonia.assessment import RATES, Figure, Samples, assess, figure
 from pneumonia.calibration import Calibration, Floats
 from pneumonia.config import EvaluationConfig
-from pneumonia.errors import ConfigError
+from pneumonia.errors import NothingLeftError
 from pneumonia.evaluation import evaluate, find_answers, make_side
 from pneumonia.metrics import Array
 from pneumonia.people import check_mapped, name_people, patient_id
@@ -64,7 +64,7 @@ def external_studies(
         `split.STUDY_COLUMNS` by image_id, and counts, among them of what was `left_out`.
 
     Raises:
-        ConfigError: no image is left: it is the home run's own data set.
+        NothingLeftError: no image is left: it is the home run's own data set.
         SplitError: the map names none or too few, or a box lies outside its frame.
     """
     studies = labelled_images(labels, boxes, images)
@@ -77,7 +77,7 @@ def external_studies(
     left = ~(same_pixels | same_name)
     kept = studies.loc[left, STUDY_COLUMNS].reset_index(drop=True)
     if kept.empty:
-        raise ConfigError(
+        raise NothingLeftError(
             f"expected images that the home run does not have, got {len(studies):,}, of which "
             f"{int(same_pixels.sum()):,} have the pixels and {int(same_name.sum()):,} more the "
             "name of one of its own. Give another data set, or rename files and labels where only "

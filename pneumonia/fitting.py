@@ -3,8 +3,9 @@
 Everything a step does follows from the job and the step's number: its images and their
 augmentation (`batches.Epoch`), the learning rate, the seed. So a resume point is the network, its
 average, the optimiser and a few figures, and a training that goes on from one gives the same
-weights: to the bit on a CPU, as long as the process may use as many cores; but for the last bits
-on another number of cores, and on a GPU, where cuDNN takes the kernels that it finds fastest.
+weights: to the bit on a CPU, as long as the process may use as many cores and at most two processes
+share the training; but for the last bits on another number of cores, and on a GPU, where cuDNN
+takes the kernels that it finds fastest.
 """
 
 import sys
@@ -31,8 +32,10 @@ from pneumonia.network import Classifier
 from pneumonia.optimisation import Average, make_optimiser, one_cycle
 from pneumonia.trainer_process import OnEpoch, TrainingJob
 
-# To look at a loss is to wait for the GPU: there only now and then.
+# To look at a loss is to wait for the GPU: there only now and then. Several processes learn at a
+# check that one was told to stop, which must leave time to write the resume point.
 _STEPS_BETWEEN_CHECKS = {"cpu": 1, "cuda": 50}
+_STEPS_BETWEEN_SHARED_CHECKS = {"cpu": 1, "cuda": 5}
 
 
 class StoppedError(Exception):
@@ -83,8 +86,9 @@ class Fit(lightning.LightningModule):
         return self.progress.epoch * self._data.steps + self.progress.step
 
     @property
-    def _told_to_stop(self) -> Tensor:
-        return torch.tensor(float(self._stop.signal is not None), device=self.device)
+    def _steps_between_checks(self) -> int:
+        alone = self._processes.count == 1
+        return (_STEPS_BETWEEN_CHECKS if alone else _STEPS_BETWEEN_SHARED_CHECKS)[self.device.type]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW under one cycle, counted from the step at which this process begins."""
@@ -128,9 +132,10 @@ class Fit(lightning.LightningModule):
         self.progress.step += 1
         self._bar.update()
         last = self.progress.step == self._data.steps
-        told = self._stop.signal and self._processes.count == 1
-        if last or told or len(self._unchecked) >= _STEPS_BETWEEN_CHECKS[self.device.type]:
-            stop = self._check_losses()
+        told = self._stop.signal is not None
+        at_once = told and self._processes.count == 1  # else they learn it at their next check
+        if last or at_once or len(self._unchecked) >= self._steps_between_checks:
+            stop = self._check_losses(told)
             if stop and not last:  # at the last step the epoch's end follows
                 self._save()
                 raise StoppedError
@@ -174,7 +179,8 @@ class Fit(lightning.LightningModule):
         if self._processes.first:
             self._on_epoch({**row, "epochs": settings.epochs, "seconds": seconds})
         self._bar.set_postfix(val_loss=row["val_loss"], val_auroc=row["val_auroc"])
-        if self._processes.mean(self._told_to_stop):
+        told = torch.tensor(float(self._stop.signal is not None), device=self.device)
+        if self._processes.mean(told):
             raise StoppedError
         self.trainer.should_stop = progress.finished(self.job.config)
 
@@ -190,13 +196,13 @@ class Fit(lightning.LightningModule):
         weight = self.get_buffer("positive_weight")
         return binary_cross_entropy_with_logits(logits.float(), target, pos_weight=weight)
 
-    def _check_losses(self) -> bool:
+    def _check_losses(self, told_to_stop: bool) -> bool:
         """Move the losses to the host; stop at the first that is not finite.
 
         Returns:
-            Whether a process was told to stop: they learn it together, to end at the same step.
+            Whether any process was told to stop: they learn it together, to end at the same step.
         """
-        told = self._told_to_stop
+        told = torch.tensor(float(told_to_stop), device=self.device)
         every = torch.stack([*(loss for loss, _ in self._unchecked), told])
         *losses, stop = self._processes.mean(every).tolist()
         for loss, (_, rows) in zip(losses, self._unchecked, strict=True):

@@ -6,6 +6,7 @@ the same weights but for the last bits; on CPUs each process normalises its own 
 """
 
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch.distributed
 from numpy.typing import NDArray
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
+from torch.distributed import FileStore  # type: ignore[attr-defined]  # not in its list of names
 
 BACKENDS = {"cpu": "gloo", "gpu": "nccl"}
 
@@ -83,7 +85,7 @@ class Processes:
 
 
 class Together(DDPStrategy):
-    """Lightning's DDP, whose processes find each other through a file: no port is opened for it.
+    """Lightning's DDP, whose processes find each other through a file, not an agreed port.
 
     Args:
         meeting: a file that is not there before the first process comes.
@@ -98,10 +100,12 @@ class Together(DDPStrategy):
 
     def setup_distributed(self) -> None:
         """Meet the others, then let Lightning go on with the group that it finds."""
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # they are all on this machine
+        loopback = "lo0" if sys.platform == "darwin" else "lo"  # they are all on this machine
+        for library in ("GLOO", "NCCL"):
+            os.environ.setdefault(f"{library}_SOCKET_IFNAME", loopback)
         torch.distributed.init_process_group(
             self._process_group_backend,
-            init_method=f"file://{self._meeting.absolute()}",
+            store=FileStore(str(self._meeting), self._processes.count),
             rank=self._processes.rank,
             world_size=self._processes.count,
             device_id=self.root_device if self.root_device.type == "cuda" else None,

@@ -3,9 +3,9 @@
 In: per model and seed the predictions of val and test and what was decided on val. Out:
 `evaluation.json` with the ensembles among the models, and with the `seeds` of each.
 
-An interval says what other people in test could have changed. The spread says what other first
-weights and another order of the images do change, on the same people (Bouthillier et al. 2021,
-arXiv:2103.03098); the one holds nothing of the other.
+An interval says what other people in test could have changed. The spread says what other random
+first weights, another order and other augmentation do change, on the same people (Bouthillier et
+al. 2021, arXiv:2103.03098); the one holds nothing of the other.
 """
 
 import math

@@ -59,6 +59,11 @@ def train(job: TrainingJob, *, on_epoch: OnEpoch, stop: Stop) -> Facts:
     studies = read_table(Path(job.studies)).sort_values("image_id", ignore_index=True)
     pool = ImagePool(Path(job.pool), studies)
     train_rows, val_rows = (_rows_of(studies, side) for side in ("train", "val"))
+    if min(len(train_rows), len(val_rows)) < 2 * processes.count:
+        raise TrainingError(
+            f"runtime.devices: expected at least two images of train and of val for each of "
+            f"{processes.count}, got {len(train_rows)} and {len(val_rows)}. Set a smaller number."
+        )
     resumed = resume.load(Path(job.state))
     progress = resume.Progress(resumed)
     data = TrainingData(

@@ -48,7 +48,18 @@ def plan(context: Context) -> Plan:
             accelerator=accelerator,
             devices=config.runtime.devices,
         )
-        return run_training(job, lock=scratch.lock, on_epoch=_tell(context))
+        tell = _tell(context.member)
+        if not config.runtime.tensorboard:
+            return run_training(job, lock=scratch.lock, on_epoch=tell)
+        # The key too, for a training of other data or settings is another curve.
+        name = f"{context.member}-{scratch.state.name[:8]}"
+        with event_writer(Path(config.runtime.tensorboard, context.request.run, name)) as write:
+
+            def tell_and_write(epoch: dict[str, Any]) -> None:
+                tell(epoch)
+                write(epoch)
+
+            return run_training(job, lock=scratch.lock, on_epoch=tell_and_write)
 
     configuration = as_dict(config.training) | {
         "model": context.model,
@@ -124,13 +135,8 @@ def _weights(weights: str) -> str:
     return weights if weights in {"imagenet", "none"} else digest_file(Path(weights))
 
 
-def _tell(context: Context) -> Callable[[dict[str, Any]], None]:
-    model, folder = context.member, context.request.config.runtime.tensorboard
-    draw = event_writer(Path(folder, context.request.run, model)) if folder else None
-
+def _tell(model: str) -> Callable[[dict[str, Any]], None]:
     def tell(epoch: dict[str, Any]) -> None:
-        if draw is not None:
-            draw(epoch)
         logger.info(
             "%-22s epoch %d of at most %d: train loss %.3f, val loss %.3f, val AUROC %.3f, %.1f s",
             f"  {model}", epoch["epoch"], epoch["epochs"], epoch["train_loss"], epoch["val_loss"],

@@ -70,8 +70,8 @@ def test_further_seeds_train_beside_the_first(finished, tmp_path):
         "evaluation", "cam-custom_cnn", "report",
     }  # fmt: skip
     assert told["training-custom_cnn"].state == "cached"
-    boards = {path.relative_to(tmp_path).parent for path in tmp_path.glob("boards/**/events.*")}
-    assert boards == {Path("boards/main/custom_cnn-seed1"), Path("boards/main/custom_cnn-seed2")}
+    boards = {path.parent.name[:-9] for path in tmp_path.glob("boards/main/*/events.*")}
+    assert boards == {"custom_cnn-seed1", "custom_cnn-seed2"}
     used = copy.workspace / "runs/main"
     evaluation = json.loads((used / "evaluation/evaluation.json").read_text("utf-8"))
     assert list(evaluation["models"]) == ["custom_cnn", "custom_cnn_ensemble"]

@@ -12,7 +12,7 @@ from pneumonia.report import write_report
 
 NASTY = '<script>alert("x")</script>'
 
-ONE_SEED = {"value": None, "low": None, "high": None, "reason": "one seed was trained"}
+ONE_SEED = {"value": None, "low": None, "high": None, "reason": "the maps are of one training"}
 
 
 class Page(HTMLParser):

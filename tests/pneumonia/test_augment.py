@@ -124,3 +124,14 @@ def test_relight_turns_about_mid_grey():
 def test_warp_refuses_matrices_of_another_number():
     with pytest.raises(ValueError, match="zip"):
         augment.warp(noise(3), draw(n=2).matrices, CROP)
+
+
+def test_relight_images_is_relight_bit_by_bit():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (5, 24, 20), dtype=np.uint8)
+    contrast, brightness = rng.uniform(0.6, 1.5, 5), rng.uniform(-40, 40, 5)
+    lights = (torch.from_numpy(values).float() for values in (contrast, brightness))
+    expected = augment.relight(torch.from_numpy(images).float(), *lights)
+    got = augment.relight_images(images, contrast, brightness)
+    assert got.dtype == np.float32
+    assert np.array_equal(got, expected.numpy())

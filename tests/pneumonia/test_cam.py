@@ -191,7 +191,7 @@ def test_make_cam_writes_the_contract(pool, tables, tmp_path):
     assert all(-1 <= layer["ssim"] <= 1 for layer in told["sanity"]["layers"])
     assert told["sanity"]["passed"] in {True, False}
     assert told["repeatability"]["value"] is None
-    assert told["repeatability"]["reason"] == "one seed was trained"
+    assert told["repeatability"]["reason"] == "the maps are of one training"
     json.dumps(told, allow_nan=False)
 
 
@@ -393,7 +393,7 @@ def test_repeatability_is_the_mean_over_pairs_then_images():
 
 def test_repeatability_without_other_seeds_or_images_says_why():
     maps = np.zeros((2, 4, 4))
-    assert repeatability([maps], make_side(2))["reason"] == "one seed was trained"
+    assert repeatability([maps], make_side(2))["reason"] == "the maps are of one training"
     nothing = repeatability([maps[:0], maps[:0]], Side(np.ones(0, bool), np.arange(0), None))
     assert nothing["value"] is None
     assert nothing["reason"] == "no positive image"

@@ -11,10 +11,11 @@ def epoch(number):
 
 
 def test_tensorboard_reads_each_epoch_of_a_training_that_went_on(tmp_path):
-    event_writer(tmp_path)(epoch(1))
-    write = event_writer(tmp_path)
-    write(epoch(2))
-    write(epoch(3))
+    with event_writer(tmp_path) as write:
+        write(epoch(1))
+    with event_writer(tmp_path) as write:
+        write(epoch(2))
+        write(epoch(3))
     files = sorted(tmp_path.iterdir())
     assert len(files) == 2
     read = {name: {} for name in SCALARS}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -291,6 +292,25 @@ def test_two_processes_interrupted_end_at_the_same_step(shared, tmp_path, lock, 
     assert resume.load(tmp_path / "state") is not None
     run_training(job, lock=lock, on_epoch=lambda _: None)
     assert outcome(job) == outcome(shared[0])
+
+
+def test_two_processes_meet_again_whatever_the_folder_is_called(tmp_path, lock, make_job):
+    """What a killed pair left behind keeps nobody from meeting; `#` and `?` are no URL here."""
+    (tmp_path / "a#b?c").mkdir()
+    job = make_job(tmp_path / "a#b?c", "training.epochs=1", devices=2)
+    (Path(job.state) / "meeting").write_bytes(b"left behind")
+    run_training(job, lock=lock, on_epoch=lambda _: None)
+    assert (Path(job.output) / "checkpoint.ckpt").exists()
+
+
+def test_more_processes_than_a_side_has_images_for_are_refused(tmp_path, lock, make_job):
+    studies_of = make_job(tmp_path).studies
+    few = pd.read_parquet(studies_of)
+    few = pd.concat([few[few["split"] == "train"], few[few["split"] == "val"].head(3)])
+    (tmp_path / "few").mkdir()
+    job = replace(make_job(tmp_path / "few", studies=few, devices=2), pool=str(tmp_path / "pool"))
+    with pytest.raises(TrainingError, match="at least two images of train and of val"):
+        run_training(job, lock=lock, on_epoch=lambda _: None)
 
 
 def test_two_processes_name_all_images_of_a_step_that_went_wrong(tmp_path, lock, make_job):
