@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pneumonia import augment
 from pneumonia.batches import Epoch, MappedSource, ResidentSource, TrainingData, open_source
 from pneumonia.machine import cores
-from pneumonia.network import build
+from pneumonia.network import STD, build
 from pneumonia.pool import ImagePool
 from pneumonia.trainer_process import TrainingJob
 
@@ -138,7 +138,7 @@ def difference(pool: ImagePool, crop: int, device: torch.device = GPU, n: int = 
         source.crops(rows, plain, crop).cpu()
         for source in (MappedSource(pool, CPU, cores()), ResidentSource(pool, device))
     )
-    return float((on_cpu - on_device).abs().max())
+    return 255 * STD * float((on_cpu - on_device).abs().max())
 
 
 def seconds_of(work: Callable[[], object], rounds: int = 10) -> float:

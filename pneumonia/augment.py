@@ -96,23 +96,19 @@ def warp(images: Images, matrices: Floats, crop: int) -> Images:
     return out
 
 
-def relight_images(images: Images, contrast: Floats, brightness: Floats) -> NDArray[np.float32]:
-    """`relight` for uint8 images, through a table of 256 values each (OpenCV); equal bit by bit.
+def look_up(images: Images, tables: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    """Replace each grey level by its entry in the image's own table (OpenCV).
+
+    What is done to every pixel of an image alike is done to 256 numbers instead, and comes out
+    equal bit by bit.
 
     Args:
         images: (n, h, w).
-        contrast, brightness: (n,) of `Changes`.
-
-    Returns:
-        (n, h, w) grey levels.
+        tables: (n, 256).
+        out: (n, h, w), filled.
     """
-    levels = torch.arange(256, dtype=torch.float32).expand(len(images), 1, 256)
-    lights = (torch.from_numpy(values).to(torch.float32) for values in (contrast, brightness))
-    tables = relight(levels, *lights).numpy()
-    out = np.empty(images.shape, dtype=np.float32)
     for image, table, target in zip(images, tables, out, strict=True):
-        cv2.LUT(image, table, dst=target)
-    return out
+        cv2.LUT(image, table[None], dst=target)
 
 
 def warp_tensor(images: Tensor, matrices: Tensor, crop: int) -> Tensor:

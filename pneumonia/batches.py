@@ -57,7 +57,7 @@ class Source(Protocol):
         """Whole images (B, side, side) in grey levels."""
 
     def crops(self, rows: Rows, changes: Changes, crop: int) -> Tensor:
-        """Their crops (B, crop, crop) in grey levels, each changed as told."""
+        """Their crops (B, 1, crop, crop), each changed as told, normalised."""
 
 
 class MappedSource:
@@ -78,23 +78,25 @@ class MappedSource:
         return self._send(self._pool.gather(rows))
 
     def crops(self, rows: Rows, changes: Changes, crop: int) -> Tensor:
-        """Their crops (B, crop, crop) in grey levels, each changed as told."""
+        """Their crops (B, 1, crop, crop), each changed as told, normalised."""
         share = math.ceil(len(rows) / self._workers)
         parts = [slice(start, start + share) for start in range(0, len(rows), share)]
 
         def warp(part: slice) -> NDArray[np.uint8]:
             return augment.warp(self._pool.gather(rows[part]), changes.matrices[part], crop)
 
-        def warp_and_relight(part: slice) -> NDArray[np.float32]:
-            lights = changes.contrast[part], changes.brightness[part]
-            return augment.relight_images(warp(part), *lights)
+        if self._device.type != "cpu":  # as uint8 a batch is a quarter of what it will be there
+            grey = self._send(np.concatenate(list(self._threads.map(warp, parts))))
+            return normalise(augment.relight(grey.float(), *_lights(changes, self._device)))
+        levels = torch.arange(256, dtype=torch.float32).expand(len(rows), 1, 256)
+        tables = normalise(augment.relight(levels, *_lights(changes, self._device)))
+        inputs = np.empty((len(rows), crop, crop), np.float32)
 
-        if self._device.type == "cpu":
-            made = np.concatenate(list(self._threads.map(warp_and_relight, parts)))
-            return torch.from_numpy(made)
-        # As uint8 the images are a quarter of what they are once relit.
-        grey = self._send(np.concatenate(list(self._threads.map(warp, parts))))
-        return augment.relight(grey.float(), *_lights(changes, self._device))
+        def fill(part: slice) -> None:
+            augment.look_up(warp(part), tables[part, 0, 0].numpy(), inputs[part])
+
+        list(self._threads.map(fill, parts))
+        return torch.from_numpy(inputs).unsqueeze(1)
 
     def _send(self, images: NDArray[np.uint8]) -> Tensor:
         tensor = torch.from_numpy(images)
@@ -118,11 +120,11 @@ class ResidentSource:
         return self._images[torch.from_numpy(rows).to(self._images.device)]
 
     def crops(self, rows: Rows, changes: Changes, crop: int) -> Tensor:
-        """Their crops (B, crop, crop) in grey levels, each changed as told."""
+        """Their crops (B, 1, crop, crop), each changed as told, normalised."""
         device = self._images.device
         matrices = torch.from_numpy(changes.matrices).to(device, torch.float32)
         grey = augment.warp_tensor(self.whole(rows), matrices, crop)
-        return augment.relight(grey, *_lights(changes, device))
+        return normalise(augment.relight(grey, *_lights(changes, device)))
 
 
 class Epoch:
@@ -158,8 +160,9 @@ class Epoch:
             rows, changes = self._order[part], self._changes[part]
             # Equal shares, so that the mean of the shares' means is that of the batch.
             own = processes.share(len(rows) // processes.count * processes.count)
-            grey = self._data.source.crops(rows[own], changes[own], crop)
-            yield self._data.batch(grey, rows[own])
+            yield self._data.batch(
+                self._data.source.crops(rows[own], changes[own], crop), rows[own]
+            )
 
 
 class Whole:
@@ -176,7 +179,7 @@ class Whole:
     def __iter__(self) -> Iterator[Batch]:
         for start in range(0, len(self._rows), self._size):
             rows = self._rows[start : start + self._size]
-            yield self._data.batch(self._data.source.whole(rows), rows)
+            yield self._data.batch(normalise(self._data.source.whole(rows)), rows)
 
 
 class TrainingData(lightning.LightningDataModule):
@@ -216,9 +219,9 @@ class TrainingData(lightning.LightningDataModule):
         """Training steps in a whole epoch."""
         return max(1, len(self.train) // self.config.training.batch_size)
 
-    def batch(self, grey: Tensor, rows: Rows) -> Batch:
-        """Normalise grey levels and join them to their targets."""
-        return Batch(normalise(grey), self.target[rows].to(grey.device), rows)
+    def batch(self, inputs: Tensor, rows: Rows) -> Batch:
+        """Join images to their targets."""
+        return Batch(inputs, self.target[rows].to(inputs.device), rows)
 
     def train_dataloader(self) -> Epoch:
         """The epoch that Lightning is about to run."""

@@ -6,7 +6,11 @@ from importlib.resources import files
 from typing import Any
 
 import pandas as pd
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import (
+    create_image_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
 
 from pneumonia.artifacts import Artifact, Facts, Reference, digest, digest_table
 from pneumonia.config import as_dict
@@ -152,19 +156,23 @@ def publish(request: Request, references: dict[str, Reference], *, pictures: boo
         operating_table(evaluation), key=f"{key}-operating-points", description="On test"
     )
     for model in request.models if pictures else ():
-        maps = _gallery(model, workspace.get(references[f"cam-{model}"]))
-        create_markdown_artifact(maps, key=f"{key}-cam-{model.replace('_', '-')}")
+        maps = _maps(workspace.get(references[f"cam-{model}"]))
+        shown = [f"![{outcome}]({picture})" for outcome, picture in maps]
+        of_model = f"{key}-cam-{model.replace('_', '-')}"
+        create_markdown_artifact("\n\n".join([f"# Maps of {model}", *shown]), key=of_model)
+        for outcome, picture in maps[:1]:
+            create_image_artifact(picture, key=f"{of_model}-first", description=outcome)
 
 
-def _gallery(model: str, cam: Artifact) -> str:
-    """The first maps as Markdown with their pictures inside."""
-    pictures = [f"# Class activation maps of {model}"]
+def _maps(cam: Artifact) -> list[tuple[str, str]]:
+    """Outcome and picture, as a data URI, of the first maps drawn."""
+    maps = []
     for panel in cam.json("cam.json")["panels"][:4]:
         picture = (cam.path / panel["file"]).read_bytes()
         if len(picture) <= MAX_PICTURE_BYTES:
             data = base64.b64encode(picture).decode()
-            pictures.append(f"![{panel['outcome']}](data:image/png;base64,{data})")
-    return "\n\n".join(pictures)
+            maps.append((panel["outcome"], f"data:image/png;base64,{data}"))
+    return maps
 
 
 def lineage_row(name: str, artifact: Artifact) -> dict[str, Any]:

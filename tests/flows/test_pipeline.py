@@ -1,5 +1,6 @@
 """What a change makes run again, and what it leaves alone."""
 
+import base64
 import json
 import os
 import shutil
@@ -7,10 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from prefect.client.orchestration import get_client
 
 from flows.comparison import read_run
 from pneumonia.errors import ConfigError, PneumoniaError
 from pneumonia.simulate import simulate
+from tasks.report import MAX_PICTURE_BYTES
 
 ALL = {
     "labels", "shards", "split", "training-custom_cnn", "predictions-custom_cnn", "evaluation",
@@ -33,6 +36,24 @@ def snapshot(folder):
 def test_first_run_makes_every_stage(finished):
     assert ran(finished.first) == ALL | {"pool"}
     assert {told.reason for name, told in finished.first.items() if name != "pool"} == {"first run"}
+
+
+def test_what_was_found_is_shown_as_artifacts_of_the_prefect_run(finished):
+    with get_client(sync_client=True) as client:
+        told = {artifact.key: artifact for artifact in client.read_artifacts(limit=200)}
+    answer = told["report-main"]
+    assert answer.type == "markdown"
+    assert "AUROC of lung opacity" in answer.data
+    rows = json.loads(told["report-main-answer"].data)
+    assert [row[""] for row in rows] == ["custom_cnn", "metadata only", "always negative"]
+    assert told["report-main-operating-points"].type == "table"
+    drawn = list(finished.linked("cam-custom_cnn").glob("*.png"))
+    assert told["report-main-cam-custom-cnn"].data.count("data:image/png;base64,") == len(drawn)
+    picture = told["report-main-cam-custom-cnn-first"]
+    assert picture.type == "image"
+    content = base64.b64decode(picture.data.removeprefix("data:image/png;base64,"))
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    assert len(content) <= MAX_PICTURE_BYTES
 
 
 def test_second_run_is_cached_and_rewrites_no_file(finished):

@@ -13,7 +13,7 @@ from pneumonia.batches import (
     Whole,
     open_source,
 )
-from pneumonia.network import normalise
+from pneumonia.network import STD, normalise
 from pneumonia.pool import ImagePool
 from pneumonia.processes import Processes
 
@@ -151,7 +151,7 @@ def test_both_sources_agree_to_the_rounding_of_one(pool):
     changes = augment.draw(np.random.default_rng(0), 4, side=SIDE, crop=28, strength=1.0, flip=True)
     difference = mapped.crops(rows, changes, 28) - resident.crops(rows, changes, 28)
     # Half a grey level, and the contrast that is changed after rounding.
-    assert difference.abs().max() <= 0.53 * changes.contrast.max()
+    assert 255 * STD * difference.abs().max() <= 0.53 * changes.contrast.max()
 
 
 def test_resident_source_holds_a_part_of_the_images_in_host_memory(pool, monkeypatch):
