@@ -140,5 +140,5 @@ def stage_line(name: str, stage: Stage, outcome: Outcome) -> str:
 
 
 def _line(name: str, state: str, seconds: float, told: str, reason: str = "") -> str:
-    line = f"{name:<22} {state:<6} {seconds:7.1f} s  {told}"
+    line = f"{name:<28} {state:<6} {seconds:7.1f} s  {told}"
     return f"{line} ({reason})" if reason else line

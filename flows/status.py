@@ -27,7 +27,7 @@ def status_lines(asked: dict[str, Any]) -> list[str]:
 
     def visit(stage: Stage, context: Context) -> Reference | None:
         state, told, reference = _state(stage, context)
-        lines.append(f"{stage.link_name(context.member):<22} {state:<8} {told}")
+        lines.append(f"{stage.link_name(context.member):<28} {state:<8} {told}")
         return reference
 
     walk(request, STAGES[-1].name, visit)

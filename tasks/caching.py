@@ -95,17 +95,19 @@ class Context:
 
     def seeds(self, stage: str) -> dict[str, dict[int, Artifact]]:
         """The upstream artifacts of a stage per seed, by model and seed, the first seed first."""
-        first, *further = self.request.config.training.all_seeds
-        contexts = {
+        return {
             model: {
-                seed: replace(self, model=model, seed=None if seed == first else seed)
-                for seed in (first, *further)
+                seed: context.artifact(stage)
+                for seed, context in replace(self, model=model).of_each_seed().items()
             }
             for model in self.request.models
         }
-        return {
-            model: {seed: context.artifact(stage) for seed, context in seeds.items()}
-            for model, seeds in contexts.items()
+
+    def of_each_seed(self) -> dict[int, "Context"]:
+        """This model's contexts by seed, the first seed first."""
+        first, *further = self.request.config.training.all_seeds
+        return {first: replace(self, seed=None)} | {
+            seed: replace(self, seed=seed) for seed in further
         }
 
 

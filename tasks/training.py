@@ -101,7 +101,9 @@ def describe(facts: Facts) -> str:
 def _kept(context: Context, rows: pd.DataFrame, configuration: dict[str, Any]) -> Artifact | None:
     """The run's last model, where its images have changed by no more than `retrain_after`.
 
-    A model is never kept when an image that it was fitted or tuned on now stands in test.
+    A model is never kept when an image that it was fitted or tuned on now stands in test, nor when
+    the run's last trainings of its other seeds are of other images, or missing: what differs
+    between seeds must be the seed alone.
     """
     allowed = context.request.config.training.retrain_after
     request = context.request
@@ -111,7 +113,7 @@ def _kept(context: Context, rows: pd.DataFrame, configuration: dict[str, Any]) -
     artifact = context.workspace.find(last, hashed=request.verify)
     if artifact is None or artifact.manifest.configuration != configuration:
         return None
-    if artifact.manifest.version != TRAINING.version:
+    if artifact.manifest.version != TRAINING.version or not _of_same_images(context):
         return None
     known = artifact.table("rows.parquet")
     tested = rows.loc[rows["split"] == "test", "image_id"]
@@ -130,6 +132,16 @@ def _kept(context: Context, rows: pd.DataFrame, configuration: dict[str, Any]) -
     return artifact
 
 
+def _of_same_images(context: Context) -> bool:
+    """Whether the run's last trainings of this model's seeds are all there, of the same images."""
+    inputs = []
+    for of_seed in context.of_each_seed().values():
+        last = context.workspace.linked(context.request.run, TRAINING.link_name(of_seed.member))
+        artifact = context.workspace.find(last) if last else None
+        inputs.append(artifact and artifact.manifest.inputs)
+    return None not in inputs and all(one == inputs[0] for one in inputs)
+
+
 def _weights(weights: str) -> str:
     """What names the first weights: a word, or the digest of a file."""
     return weights if weights in {"imagenet", "none"} else digest_file(Path(weights))
@@ -138,7 +150,7 @@ def _weights(weights: str) -> str:
 def _tell(model: str) -> Callable[[dict[str, Any]], None]:
     def tell(epoch: dict[str, Any]) -> None:
         logger.info(
-            "%-22s epoch %d of at most %d: train loss %.3f, val loss %.3f, val AUROC %.3f, %.1f s",
+            "%-28s epoch %d of at most %d: train loss %.3f, val loss %.3f, val AUROC %.3f, %.1f s",
             f"  {model}", epoch["epoch"], epoch["epochs"], epoch["train_loss"], epoch["val_loss"],
             epoch["val_auroc"], epoch["seconds"],
         )  # fmt: skip
