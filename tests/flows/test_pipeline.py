@@ -102,7 +102,7 @@ def test_further_seeds_train_beside_the_first(finished, tmp_path):
     assert -1 < maps["repeatability"]["value"] < 1
     page = (used / "report/report.html").read_text("utf-8")
     assert "Over seeds" in page
-    assert "repeatability" in page
+    assert "Repeatability: " in page
     assert read_run(copy.workspace, "main").predictions.keys() == {"custom_cnn"}
     assert ran(copy.run(several)) == set()
     assert ran(copy.run({"training.seeds": [0, 1]})) == {"evaluation", "cam-custom_cnn", "report"}

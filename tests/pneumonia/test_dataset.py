@@ -1,11 +1,12 @@
 import pickle
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 from pneumonia.artifacts import Manifest, Reference, write_table
 from pneumonia.dataset import PneumoniaDataset
@@ -103,15 +104,32 @@ def test_pickle_holds_no_pixels_and_opens_the_maps_anew(folder):
     assert torch.equal(pickle.loads(pickled)[0][0], image)  # noqa: S301 (made above)
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python's own, from 3.12 on
-@pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_two_workers_give_the_same_items(folder, start):
-    data = PneumoniaDataset(folder)
+LOOP = """
+import sys
+
+import torch
+from torch.utils.data import DataLoader
+
+from pneumonia.dataset import PneumoniaDataset
+
+if __name__ == "__main__":
+    data = PneumoniaDataset(sys.argv[1])
     data[0]  # the maps are open when the workers start
-    loader = DataLoader(data, batch_size=5, num_workers=2, multiprocessing_context=start)
-    images, target, image_ids = zip(*loader, strict=True)
-    alone = list(data)
+    loader = DataLoader(data, batch_size=5, num_workers=2, multiprocessing_context=sys.argv[2])
+    torch.save([list(batch) for batch in loader], sys.argv[3])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_two_workers_give_the_same_items(folder, tmp_path, start):
+    """In a process of its own: this one may have threads of others, which no fork survives."""
+    script = tmp_path / "loop.py"
+    script.write_text(LOOP, "utf-8")
+    subprocess.run([sys.executable, script, folder, start, tmp_path / "items"], check=True)
+    batches = torch.load(tmp_path / "items", weights_only=True)
+    images, target, image_ids = zip(*batches, strict=True)
+    alone = list(PneumoniaDataset(folder))
     assert torch.equal(torch.cat(images), torch.stack([image for image, _, _ in alone]))
     assert torch.cat(target).tolist() == [told for _, told, _ in alone]
     assert [name for names in image_ids for name in names] == [name for _, _, name in alone]

@@ -173,7 +173,7 @@ def test_report_shows_the_surest_errors_and_the_digest_of_the_split(page):
 
 def test_report_of_one_seed_says_nothing_of_seeds(page):
     assert "Over seeds" not in page
-    assert "repeatability" not in page
+    assert "Repeatability" not in page
 
 
 def test_report_tells_the_spread_over_seeds(evaluation, studies, predictions, tmp_path):
