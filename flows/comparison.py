@@ -17,8 +17,8 @@ from pneumonia.run_tables import (
 )
 from pneumonia.runs import Run
 from pneumonia.tables import Table
+from pneumonia.workspace import Workspace
 from tasks.evaluation import EVALUATION, PREDICTION_COLUMNS, STUDY_COLUMNS, digest_predictions
-from tasks.frozen import finished
 from tasks.labels import LABELS
 from tasks.predictions import PREDICTIONS
 from tasks.shards import SHARDS
@@ -50,7 +50,7 @@ def compare_lines(names: Sequence[str], *, workspace: Path, out: Path | None) ->
     runs = [read_run(workspace, name) for name in names]
     from pneumonia.run_comparison import compare_runs
 
-    evaluation = finished(workspace, names[0], EVALUATION.name)
+    evaluation = Workspace(workspace).finished(names[0], EVALUATION.name)
     comparison = compare_runs(runs, EvaluationConfig(**evaluation.manifest.configuration))
     if out is not None:
         from pneumonia.run_page import write_comparison
@@ -66,9 +66,11 @@ def read_run(root: Path, name: str) -> Run:
         ConfigError: there is no such run, or it has no evaluation.
         StaleArtifactError: its artifacts do not belong together.
     """
-    evaluation = finished(root, name, EVALUATION.name)
+    evaluation = Workspace(root).finished(name, EVALUATION.name)
     told = evaluation.json("evaluation.json")
-    labels, shards, split = (finished(root, name, stage.name) for stage in (LABELS, SHARDS, SPLIT))
+    labels, shards, split = (
+        Workspace(root).finished(name, stage.name) for stage in (LABELS, SHARDS, SPLIT)
+    )
     artifacts = {LABELS.name: labels, SHARDS.name: shards, SPLIT.name: split}
     studies = split.table("studies.parquet", STUDY_COLUMNS)
     boxes = labels.table("boxes.parquet", BOX_COLUMNS)
@@ -77,8 +79,8 @@ def read_run(root: Path, name: str) -> Run:
     claims = [(evaluation, "studies", digest_table(studies, STUDY_COLUMNS))]
     predictions, decisions = {}, {}
     for model in [name for name, block in told["models"].items() if "ensemble_of" not in block]:
-        training = finished(root, name, TRAINING.link_name(model))
-        predicted = finished(root, name, PREDICTIONS.link_name(model))
+        training = Workspace(root).finished(name, TRAINING.link_name(model))
+        predicted = Workspace(root).finished(name, PREDICTIONS.link_name(model))
         artifacts |= {TRAINING.link_name(model): training, PREDICTIONS.link_name(model): predicted}
         predictions[model] = predicted.table("predictions.parquet", PREDICTION_COLUMNS)
         decisions[model] = predicted.json("operating_points.json")

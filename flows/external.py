@@ -21,6 +21,7 @@ from flows.preflight import check, needs
 from pneumonia.artifacts import Artifact, Reference, digest_file, read_manifest
 from pneumonia.config import IMAGES_FOLDER, Config, RuntimeConfig, ShardsConfig, SplitConfig
 from pneumonia.errors import ConfigError, CorruptArtifactError, NothingLeftError
+from pneumonia.inventory import list_dicom
 from pneumonia.machine import resolve_accelerator
 from pneumonia.workspace import Workspace
 from tasks.caching import Context, Request
@@ -163,7 +164,7 @@ def _refuse_home_itself(home: Home, raw: Path) -> None:
 
     Films of the home run under other names are known by their pixels, once they are converted.
     """
-    names = {file.stem for file in (raw / IMAGES_FOLDER).rglob("*.dcm")}
+    names = {entry.image_id for entry in list_dicom([raw / IMAGES_FOLDER])}
     known = set(home.known(home.shards.table("images.parquet", KNOWN))["image_id"])
     if names and names <= known:
         raise ConfigError(
@@ -181,7 +182,8 @@ def _no_trace_of_a_wrong_request(out: Path) -> Iterator[None]:
         yield
     except NothingLeftError:
         for path in made:
-            shutil.rmtree(path, ignore_errors=True)
+            if path.exists():
+                shutil.rmtree(path)
         raise
 
 

@@ -11,7 +11,7 @@ from pneumonia.errors import ConfigError
 from pneumonia.machine import resolve_accelerator, workers
 from pneumonia.workspace import Workspace
 from tasks.evaluation import EVALUATION
-from tasks.frozen import finished, frozen_model
+from tasks.frozen import frozen_model
 
 
 def predict_paths(
@@ -47,7 +47,7 @@ def predict_paths(
     frozen = frozen_model(workspace, run, model)
     point = config.evaluation.operating_point
     if not operating_point_given and Workspace(workspace).linked(run, EVALUATION.name):
-        evaluation = finished(workspace, run, EVALUATION.name)
+        evaluation = Workspace(workspace).finished(run, EVALUATION.name)
         point = evaluation.manifest.configuration["operating_point"]
     table = predict_files(
         load(frozen.training.path / "checkpoint.ckpt"),

@@ -20,7 +20,7 @@ from pneumonia.workspace import Scratch, Workspace
 from tasks.caching import Context, Plan, Stage
 from tasks.cam import BOX_COLUMNS, CAM, PREDICTION_COLUMNS
 from tasks.evaluation import EVALUATION
-from tasks.frozen import FrozenModel, finished, frozen_model
+from tasks.frozen import FrozenModel, frozen_model
 from tasks.labels import LABELS
 from tasks.predictions import ROW
 from tasks.report import choose_errors, choose_samples, digest_page, films_of, lineage_row
@@ -101,7 +101,7 @@ def home_of(root: Path, run: str, model: str) -> Home:
     """
     workspace, frozen = Workspace(root), frozen_model(root, run, model)
     labels, shards, split, evaluation = (
-        finished(root, run, stage.name) for stage in (LABELS, SHARDS, SPLIT, EVALUATION)
+        Workspace(root).finished(run, stage.name) for stage in (LABELS, SHARDS, SPLIT, EVALUATION)
     )
     check_split(run, labels, shards, split)
     studies = split.table("studies.parquet", ["image_id", "split", "target"])
@@ -115,7 +115,9 @@ def home_of(root: Path, run: str, model: str) -> Home:
         )
     cam = CamConfig()
     if workspace.linked(run, CAM.link_name(model)):
-        cam = CamConfig(**finished(root, run, CAM.link_name(model)).manifest.configuration["cam"])
+        cam = CamConfig(
+            **Workspace(root).finished(run, CAM.link_name(model)).manifest.configuration["cam"]
+        )
     return Home(frozen, labels, shards, split, evaluation, workspace.pool, cam)
 
 

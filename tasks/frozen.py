@@ -53,27 +53,17 @@ def frozen_model(root: Path, run: str, model: str) -> FrozenModel:
             f"({', '.join(models) or 'it has none'}), got {model!r}. Name one of them, or another "
             "run or workspace."
         )
-    training = finished(root, run, TRAINING.link_name(model))
-    predictions = finished(root, run, PREDICTIONS.link_name(model))
+    training = Workspace(root).finished(run, TRAINING.link_name(model))
+    predictions = Workspace(root).finished(run, PREDICTIONS.link_name(model))
     if predictions.manifest.inputs["checkpoint"] != training.sha256("checkpoint.ckpt"):
         raise StaleArtifactError(
             f"{predictions.reference}: expected the calibration of {training.reference}, got that "
             f"of an earlier checkpoint of {model}. Bring the run up to date with `pneumonia run`."
         )
-    accept = finished(root, run, SHARDS.name).manifest.configuration["accept"]
+    accept = Workspace(root).finished(run, SHARDS.name).manifest.configuration["accept"]
     shards = ShardsConfig(
         image_size=training.manifest.configuration["image_size"],
         window=training.manifest.configuration["window"],
         accept=tuple(accept),
     )
     return FrozenModel(model, run, training, predictions, shards)
-
-
-def finished(root: Path, run: str, name: str) -> Artifact:
-    """The artifact that `run` uses under a link name (`training-resnet18`).
-
-    Raises:
-        ConfigError: there is no such run, or it has not come so far.
-        CorruptArtifactError: it is missing or damaged.
-    """
-    return Workspace(root).finished(run, name)

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import logging
 from importlib.resources import files
 from typing import Any
 
@@ -17,6 +18,8 @@ from pneumonia.config import as_dict
 from pneumonia.workspace import Scratch, Workspace
 from tasks.caching import Context, Plan, Request, Stage
 
+logger = logging.getLogger(__name__)
+
 TEMPLATES = ("report.html", "page.html", "macros.html")
 """What the page is made from, in the key like code."""
 STUDY_COLUMNS = ("image_id", "split", "target", "class", "view")
@@ -30,7 +33,7 @@ def plan(context: Context) -> Plan:
     """Read every artifact of the run; their names stand on the page, so they are in the key."""
     workspace = context.workspace
     split, shards = context.artifact("split"), context.artifact("shards")
-    training, predictions = context.artifacts("training"), context.artifacts("predictions")
+    training = context.artifacts("training")
     cam, evaluation = context.artifacts("cam"), context.artifact("evaluation")
     studies = split.table("studies.parquet", STUDY_COLUMNS)
     images = shards.table("images.parquet", ["image_id", "pixel_digest", "pool", "row"])
@@ -50,13 +53,11 @@ def plan(context: Context) -> Plan:
         from pneumonia.seeds import Trained, make_ensembles
 
         told, pool = evaluation.json("evaluation.json"), ImagePool(workspace.pool, images)
-        tables = {
-            model: artifact.table("predictions.parquet") for model, artifact in predictions.items()
-        }
         every: dict[str, Trained] = {
             model: {seed: (made.table("predictions.parquet"), {}) for seed, made in seeds.items()}
             for model, seeds in context.seeds("predictions").items()
         }
+        tables = {model: next(iter(seeds.values()))[0] for model, seeds in every.items()}
         ensembles = {name: table for name, (table, _) in make_ensembles(studies, every).items()}
         return write_report(
             scratch.output,
@@ -169,9 +170,14 @@ def _maps(cam: Artifact) -> list[tuple[str, str]]:
     maps = []
     for panel in cam.json("cam.json")["panels"][:4]:
         picture = (cam.path / panel["file"]).read_bytes()
-        if len(picture) <= MAX_PICTURE_BYTES:
-            data = base64.b64encode(picture).decode()
-            maps.append((panel["outcome"], f"data:image/png;base64,{data}"))
+        if len(picture) > MAX_PICTURE_BYTES:
+            told = (
+                "%s is left out of Prefect's artifacts: %d bytes, at most %d. It is in the report."
+            )
+            logger.warning(told, panel["file"], len(picture), MAX_PICTURE_BYTES)
+            continue
+        data = base64.b64encode(picture).decode()
+        maps.append((panel["outcome"], f"data:image/png;base64,{data}"))
     return maps
 
 
