@@ -16,8 +16,9 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.pipeline import convert_new_files, stage_line
+from flows.conversion import convert_new_files
 from flows.preflight import check, needs
+from flows.stages import stage_line
 from pneumonia.artifacts import Artifact, Reference, digest_file, read_manifest
 from pneumonia.config import IMAGES_FOLDER, Config, RuntimeConfig, ShardsConfig, SplitConfig
 from pneumonia.errors import ConfigError, CorruptArtifactError, NothingLeftError

@@ -25,10 +25,11 @@ def status_lines(asked: dict[str, Any]) -> list[str]:
         )
     lines: list[str] = []
 
-    def visit(stage: Stage, context: Context) -> Reference | None:
-        state, told, reference = _state(stage, context)
-        lines.append(f"{stage.link_name(context.member):<28} {state:<8} {told}")
-        return reference
+    def visit(stage: Stage, contexts: list[Context]) -> Iterator[Reference | None]:
+        for context in contexts:
+            state, told, reference = state_of(stage, context)
+            lines.append(f"{stage.link_name(context.member):<28} {state:<8} {told}")
+            yield reference
 
     walk(request, STAGES[-1].name, visit)
     return lines
@@ -68,13 +69,14 @@ def _cure(reference: Reference, used: set[Reference]) -> str:
     return "No run uses it any more: delete the folder."
 
 
-def _state(stage: Stage, context: Context) -> tuple[str, str, Reference | None]:
+def state_of(stage: Stage, context: Context) -> tuple[str, str, Reference | None]:
+    """Whether a stage is `fresh`, `stale` or `waiting`, why, and its artifact where it is fresh."""
     missing = _missing(stage, context)
     if missing:
         return "waiting", f"for {', '.join(missing)}; made anew only if what it reads changes", None
     new = sum(len(batch) for batch in new_batches(context)) if stage is SHARDS else 0
     if new:
-        return "stale", f"{new:,} files to convert{_other_settings(context)}", None
+        return "stale", f"{new:,} new files{_since(context)}", None
     plan = stage.plan(context)
     manifest = manifest_of(stage, plan)
     reference = Reference(manifest.stage, manifest.key)
@@ -86,14 +88,16 @@ def _state(stage: Stage, context: Context) -> tuple[str, str, Reference | None]:
     return "stale", reason_to_run(context.workspace, run, name, manifest, refresh=False), None
 
 
-def _other_settings(context: Context) -> str:
-    """How the settings of `shards` differ from those of the run's last images, if they do."""
+def _since(context: Context) -> str:
+    """Since which table of images files are new, and how its settings differ, if they do."""
     last = context.workspace.linked(context.request.run, SHARDS.name)
     artifact = context.workspace.find(last) if last else None
     if artifact is None:
-        return ""
-    told = changes(artifact.manifest.configuration, settings(context.request.config.shards))
-    return f" ({', '.join(told)})" if told else ""
+        return ", none converted yet"
+    now = settings(context.request.config.shards)
+    told = changes(artifact.manifest.configuration, now)
+    of_now = f" ({', '.join(told)})" if told else ""
+    return f" since {artifact.reference.key[:8]}{of_now}"
 
 
 def _missing(stage: Stage, context: Context) -> list[str]:

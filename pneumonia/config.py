@@ -185,6 +185,17 @@ class RuntimeConfig:
     """Folder for TensorBoard's event files, one below it per run and training; unset: none."""
     task_runner: Literal["threads", "dask"] = "threads"
     """What runs the conversion of pool shards."""
+    dask_scheduler: str = ""
+    """Address of a Dask scheduler, `tcp://host:8786`, for `task_runner=dask`; unset: a cluster of
+    this machine's cores, for the run alone."""
+    dispatch: Literal["in_process", "deployments"] = "in_process"
+    """Where a flow run of a deployment trains: in a child process of its own, or as runs of the
+    deployment of `training`, side by side on the workers that serve its pool."""
+    stage_hours: NonNegative = 0.0
+    """Hours after which a stage that is still at work is given up; 0: never."""
+    min_auroc: Fraction = 0.0
+    """Gate: a run whose model has a lower AUROC on test emits `pneumonia.auroc.below_gate`, for an
+    automation to notify of; it does not fail."""
 
 
 @dataclass(frozen=True, kw_only=True, config=type_checked)

@@ -6,7 +6,8 @@
     ├── DataError                   the data given to a stage are not what they should be
     │   ├── LabelError              the challenge's CSV files
     │   ├── DicomError              one DICOM file, with a reason from a fixed vocabulary
-    │   ├── ShardError              the image pool, or too many files in quarantine
+    │   ├── ShardError              the image pool
+    │   │   └── QuarantineError     too many files are broken
     │   └── SplitError              persons, sides and what connects them
     ├── TrainingError               a training that cannot go on
     └── ArtifactError               the workspace
@@ -58,6 +59,10 @@ class DicomError(DataError):
 
 class ShardError(DataError):
     """The image pool cannot be made or read."""
+
+
+class QuarantineError(ShardError):
+    """More files are broken than `shards.max_quarantined` allows."""
 
 
 class SplitError(DataError):

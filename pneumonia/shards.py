@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pneumonia.artifacts import Facts, find_damage, read_manifest, read_table, write_table
 from pneumonia.config import ShardsConfig, as_dict
 from pneumonia.conversion import COLUMNS, COUNTS, DECIMALS, TEXT, Recipe, Row, convert, refused
-from pneumonia.errors import CorruptArtifactError, DicomError, ShardError
+from pneumonia.errors import CorruptArtifactError, DicomError, QuarantineError, ShardError
 from pneumonia.files import digest, read_file
 from pneumonia.inventory import NOT_YET, list_dicom, scan, unsettled
 from pneumonia.pool import create_shard
@@ -218,7 +218,8 @@ def check_quarantine(images: pd.DataFrame, quarantine: pd.DataFrame, config: Sha
     """Stop where too many files are broken for the rest to be trusted.
 
     Raises:
-        ShardError: more than `shards.max_quarantined` of the files, or all of them.
+        QuarantineError: more than `shards.max_quarantined` of the files, or all of them.
+        ShardError: there is no file.
     """
     total = len(images) + len(quarantine)
     reasons = quarantine["reason"].value_counts().sort_index()
@@ -232,7 +233,7 @@ def check_quarantine(images: pd.DataFrame, quarantine: pd.DataFrame, config: Sha
             "Expected DICOM files (*.dcm) in stage_2_train_images, got none. Copy them there."
         )
     if images.empty or len(quarantine) > config.max_quarantined * total:
-        raise ShardError(
+        raise QuarantineError(
             f"{len(quarantine)} of {total} files are broken ({told}), more than "
             f"shards.max_quarantined={config.max_quarantined:g} allows. First: {first} "
             "Mend or remove them, or raise that fraction."

@@ -188,7 +188,10 @@ class Stage:
 
     def run(self, context: Context) -> Outcome:
         """Run as a task of the current flow; a failure raises what the stage raised."""
-        named = self.task.with_options(task_run_name=self.link_name(context.member))
+        hours = context.request.config.runtime.stage_hours
+        named = self.task.with_options(
+            task_run_name=self.link_name(context.member), timeout_seconds=hours * 3600 or None
+        )
         state: State[Outcome] = named(context, return_state=True)
         return state.result()
 

@@ -74,6 +74,8 @@ def plan(context: Context) -> Plan:
     if accelerator == "cpu" and config.runtime.devices > 1:
         configuration["processes"] = config.runtime.devices  # each normalises its own share
     inputs = {"train and val images": digest_table(tuning, ROW)}
+    if config.runtime.dispatch == "deployments":
+        configuration |= _as_another_machine_resolved(context, inputs, configuration)
     kept = _kept(context, rows, configuration)
     return Plan(inputs if kept is None else kept.manifest.inputs, configuration, write)
 
@@ -88,6 +90,26 @@ def recipe(config: Config, model: str, seed: int | None = None) -> Config:
     chosen = training.all_seeds[0] if seed is None else seed
     weights = training.weights if model in PRETRAINED else "none"
     return replace(config, training=replace(training, seed=chosen, seeds=(), weights=weights))
+
+
+def _as_another_machine_resolved(
+    context: Context, inputs: dict[str, str], configuration: dict[str, Any]
+) -> dict[str, Any]:
+    """What `auto` became where the run's last training was made, if it is this one but for that.
+
+    A pipeline that sends its trainings elsewhere may have no GPU itself.
+    """
+    request = context.request
+    last = context.workspace.linked(request.run, TRAINING.link_name(context.member))
+    artifact = context.workspace.find(last) if last else None
+    if artifact is None or request.config.training.precision != "auto":
+        return {}
+    manifest = artifact.manifest
+    made = {name: value for name, value in manifest.configuration.items() if name != "precision"}
+    wanted = {name: value for name, value in configuration.items() if name != "precision"}
+    if (manifest.inputs, manifest.version, made) != (inputs, TRAINING.version, wanted):
+        return {}
+    return {"precision": manifest.configuration["precision"]}
 
 
 def describe(facts: Facts) -> str:
