@@ -58,7 +58,7 @@ class Pipeline:
             section, _, field = name.partition(".")
             values.setdefault(section, {})[field] = value
         lines = Lines()
-        logger = logging.getLogger("flows.pipeline")
+        logger = logging.getLogger("flows")
         logger.addHandler(lines)
         try:
             asked = {"models": ("custom_cnn",)} | asked

@@ -26,7 +26,7 @@ DOORS = {
     },
     "jinja2": {"pneumonia.page"},
     "matplotlib": {"pneumonia.figures"},
-    "pydantic": {"pneumonia.config", "flows.pipeline"},
+    "pydantic": {"pneumonia.config", "flows.parameters"},
     "pydicom": {"pneumonia.parser"},
     "pytorch_lightning": {
         "pneumonia.batches",
