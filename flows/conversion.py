@@ -41,7 +41,9 @@ def convert_new_files(context: Context) -> int:
     return images
 
 
-@flow(name="conversion", persist_result=False, validate_parameters=False)
+@flow(
+    name="conversion", flow_run_name="conversion", persist_result=False, validate_parameters=False
+)
 def conversion(context: Context, keys: list[str]) -> tuple[int, int]:
     """Convert the batches that wait under these keys; returns shards made here and their images."""
     futures = [

@@ -55,11 +55,12 @@ class Sent:
         return TRAINING.link_name(self.context.member)
 
 
-def dispatch(contexts: list[Context]) -> list[Context]:
+def dispatch(contexts: list[Context]) -> tuple[list[Context], list[str]]:
     """Have all trainings made that are not there yet.
 
     Returns:
-        The contexts with which this run finds them: none of them asks to refresh any more.
+        The contexts with which this run finds them: none of them asks to refresh any more; and
+        the names of those that were sent.
 
     Raises:
         ConfigError: there is no such deployment, or its workers see another workspace.
@@ -81,7 +82,7 @@ def dispatch(contexts: list[Context]) -> list[Context]:
                 f"{context.request.workspace} once its run had ended, got none. The workers of "
                 "the pool must see the same workspace, on a shared file system, under this path."
             )
-    return found
+    return found, [TRAINING.link_name(context.member) for context in waiting]
 
 
 def is_made(context: Context) -> bool:

@@ -16,7 +16,7 @@ OVER_LIMIT = "pneumonia.quarantine.over_limit"
 BELOW_GATE = "pneumonia.auroc.below_gate"
 
 
-def tell(event: str, run: str, told: str, **more: str | float) -> None:
+def tell(event: str, run: str, told: str, **more: object) -> None:
     """Emit an event about a run.
 
     Args:

@@ -23,27 +23,31 @@ class Execution:
 
     Args:
         outcomes: by link name (`labels`, `training-resnet18`), in the order of work.
+        sent: trainings that other workers have done for it.
         images: how many were converted.
     """
 
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+    sent: list[str] = field(default_factory=list)
     images: int = 0
 
     def visit(self, stage: Stage, contexts: list[Context]) -> list[Reference]:
         """Carry out a stage for all its members (`flows.stages.walk` asks for it)."""
         if stage is TRAINING and contexts[0].request.config.runtime.dispatch == "deployments":
-            contexts = dispatch(contexts)
+            contexts, self.sent = dispatch(contexts)
         return [self._carry_out(stage, context) for context in contexts]
 
     def summary(self) -> str:
         """What this flow run did, for the state that it ends in."""
         ran = [name for name, outcome in self.outcomes.items() if not outcome.cached]
-        cached = len(self.outcomes) - len(ran)
-        if not ran:
+        cached = len(self.outcomes) - len(ran) - len(self.sent)
+        if not ran and not self.sent:
             return f"nothing has changed: {cached} cached"
-        new = [f"{self.images:,} new images"] if self.images else []
-        kept = [f"{cached} cached"] if cached else []
-        return "; ".join([*new, f"ran {', '.join(ran)}", *kept])
+        told = [f"{self.images:,} new images"] if self.images else []
+        told += [f"ran {', '.join(ran)}"] if ran else []
+        told += [f"had {', '.join(self.sent)} trained"] if self.sent else []
+        told += [f"{cached} cached"] if cached else []
+        return "; ".join(told)
 
     def _carry_out(self, stage: Stage, context: Context) -> Reference:
         run = context.request.run

@@ -9,7 +9,7 @@ import logging
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from prefect import flow
@@ -26,7 +26,7 @@ from flows.preflight import check
 from flows.stages import walk
 from flows.status import state_of
 from pneumonia.artifacts import Reference, digest
-from pneumonia.config import MODELS, Config
+from pneumonia.config import MODELS, Config, as_dict
 from pneumonia.shards import batch_identity
 from tasks.caching import Context, Request, Stage, manifest_of
 from tasks.shards import SHARDS, new_batches
@@ -72,8 +72,7 @@ def watch(
     if _last_told(note) == seen:
         return _ended("told", f"told before, and the pipeline has not taken it in yet: {told}")
     logger.info("%s", told)
-    place = {"raw": str(raw.absolute()), "workspace": str(workspace.absolute())}
-    events.tell(events.DATA_CHANGED, run, told, **place)
+    events.tell(events.DATA_CHANGED, run, told, parameters=_parameters(request))
     _write(note, seen)
     return _ended("changed", told)
 
@@ -101,6 +100,21 @@ def look(request: Request) -> tuple[dict[str, str], str]:
 
     walk(request, SPLIT.name, visit)
     return changes, digest(seen)
+
+
+def _parameters(request: Request) -> dict[str, Any]:
+    """What the pipeline is started with: what the watch was asked for, its paths in full."""
+    places = {
+        name: None if path is None else str(path.absolute())
+        for name, path in (
+            ("raw", request.raw),
+            ("workspace", request.workspace),
+            ("persons", request.persons),
+            ("split_file", request.split_file),
+        )
+    }
+    config = as_dict(request.config)
+    return {**places, "by_image": request.by_image, "run": request.run, "config": config}
 
 
 def _last_told(note: Path) -> str | None:

@@ -43,6 +43,12 @@ def prefect_server():
             yield url
 
 
+@pytest.fixture(scope="session")
+def small():
+    """Settings of a small run, for flows that another process runs."""
+    return SMALL
+
+
 class Pipeline:
     """Runs the pipeline in this process and keeps what the console was told of each stage."""
 
