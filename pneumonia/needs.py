@@ -8,7 +8,7 @@ told for certain counts as needed.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -54,9 +54,7 @@ def find_needs(workspace: Workspace, dropped: Collection[str] = ()) -> Needs:
         if run not in dropped:
             runs[reference].add(run)
     for reference in [reference for reference in runs if reference.stage == "shards"]:
-        whole = reference in standing and not damage_of(workspace, reference)
-        # Without its table nothing tells which shards it points into.
-        for shard in _shards_behind(workspace, reference, pool) if whole else pool:
+        for shard in _shards_behind(workspace, reference, pool):
             runs[shard] |= runs[reference]
     doubts = []
     for reference in sorted(runs, key=str):
@@ -78,17 +76,24 @@ def damage_of(workspace: Workspace, reference: Reference) -> str:
 
 def _shards_behind(
     workspace: Workspace, reference: Reference, pool: Sequence[Reference]
-) -> Iterator[Reference]:
-    """The pool shards that hold an image or a refused file of a whole `shards` artifact.
+) -> Sequence[Reference]:
+    """The pool shards that hold an image or a refused file of a `shards` artifact.
 
     A refused file's row is all that is known of it: without that the file would be read again.
+    Where the tables cannot be read nothing tells which shards these are: all of them, then.
     """
-    artifact = workspace.get(reference)
-    pointed = set(artifact.table("images.parquet", ["pool"])["pool"])
-    refused = artifact.table("quarantine.parquet", _REFUSED)
-    for shard in pool:
-        if shard.key in pointed or (len(refused) and _holds(workspace, shard, artifact, refused)):
-            yield shard
+    folder = workspace.path(reference)
+    try:
+        artifact = Artifact(folder, read_manifest(folder, reference))
+        pointed = set(artifact.table("images.parquet", ["pool"])["pool"])
+        refused = artifact.table("quarantine.parquet", _REFUSED)
+    except (CorruptArtifactError, FileNotFoundError):
+        return pool
+    return [
+        shard
+        for shard in pool
+        if shard.key in pointed or (len(refused) and _holds(workspace, shard, artifact, refused))
+    ]
 
 
 def _holds(

@@ -11,14 +11,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 
-from pneumonia.artifacts import (
-    MANIFEST,
-    RECORD,
-    Reference,
-    read_manifest,
-)
+from pneumonia.artifacts import MANIFEST, RECORD, Reference, read_manifest
 from pneumonia.errors import ArtifactError, CorruptArtifactError
 from pneumonia.locks import attempt, is_held
+from pneumonia.needs import Needs, damage_of
 from pneumonia.usage import Item, contents
 from pneumonia.workspace import Workspace, delete
 

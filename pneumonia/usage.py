@@ -22,6 +22,7 @@ Kind = Literal["artifact", "leftover", "resume point", "own", "foreign"]
 _BATCH = re.compile(r"[0-9a-f]{32}-[0-9a-f]{32}\.(json|[0-9]+)")
 _LINK = re.compile(r".+\.[0-9]+")
 _FRESH = re.compile(r"(\.files\.parquet|copy)\.[0-9]+")
+_NOTE = re.compile(r".+\.json")
 """What a process writes before it renames it into place ends in the number of that process."""
 
 
@@ -31,8 +32,8 @@ class Item:
 
     Args:
         kind: an artifact; a leftover, of no use once the process that left it is gone; a resume
-            point, with which a training can go on; the workspace's own links, locks and stat
-            cache; or foreign, which no part of the pipeline has made.
+            point, with which a training can go on; the workspace's own links, locks, notes and
+            stat cache; or foreign, which no part of the pipeline has made.
         size: bytes of its files.
         files: how many.
         newest: when one of them was last written, in seconds since 1970.
@@ -103,12 +104,24 @@ def _of_state(workspace: Workspace, stages: Collection[str]) -> Iterator[Item]:
             for child in _children(path):
                 ours = forms[path.name].fullmatch(child.name) and not _is_folder(child)
                 yield _item("leftover" if ours else "foreign", child)
+        elif path.name == "watch" and _is_folder(path):
+            for child in _children(path):
+                yield _item(_kind_of_note(child), child)
         elif _is_folder(path) or path.is_symlink():
             yield _item("foreign", path)
         elif path in own:
             yield _item("own", path)
         else:
             yield _item("leftover" if _FRESH.fullmatch(path.name) else "foreign", path)
+
+
+def _kind_of_note(path: Path) -> Kind:
+    """A note of what `watch` has told of a run, or one that was being written."""
+    if _is_folder(path) or path.is_symlink():
+        return "foreign"
+    if _NOTE.fullmatch(path.name):
+        return "own"
+    return "leftover" if _LINK.fullmatch(path.name) else "foreign"
 
 
 def _of_keys(workspace: Workspace, path: Path) -> Iterator[Item]:
