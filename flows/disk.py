@@ -60,13 +60,14 @@ def cleaning_lines(root: Path, asked: Cleaning) -> Iterator[str]:
         plan = plan_removals(workspace, items, needs, asked.rules, datetime.now(UTC))
         for run in asked.dropped if asked.delete else ():
             drop_run(workspace, run)
-        yield from _dropped(asked)
-        gone = remove(workspace, plan) if asked.delete else iter(plan.removals)
+        yield from (f"run {run}: {_done('dropped', asked)}" for run in asked.dropped)
         freed = 0
-        for removal in gone:
-            freed += removal.item.size
-            yield _line(_name(workspace, removal.item), removal.item.size, removal.reason)
-        yield from _totals(plan.removals)
+        if asked.delete:
+            for removal in remove(workspace, plan):
+                freed += removal.item.size
+                yield _removal_line(workspace, removal)
+        else:
+            yield from _plan_lines(workspace, plan)
         yield from _staying(plan, items)
         yield _summary(plan, freed, asked)
 
@@ -106,42 +107,37 @@ def open_workspace(root: Path) -> Workspace:
     return workspace
 
 
-def _dropped(asked: Cleaning) -> Iterator[str]:
-    for run in asked.dropped:
-        yield f"run {run}: {'dropped' if asked.delete else 'would be dropped'}"
-
-
-def _totals(removals: Iterable[Removal]) -> Iterator[str]:
-    """A line a stage: what all that goes, or was to go, comes to."""
-    for name, group in _by_place([removal.item for removal in removals]).items():
-        yield _line(f"{name} in all", sum(item.size for item in group), f"{len(group):,} items")
+def _plan_lines(workspace: Workspace, plan: Plan) -> Iterator[str]:
+    """What would go, stage by stage, each under what its stage comes to."""
+    by_path = {removal.item.path: removal for removal in plan.removals}
+    for name, group in _by_place([removal.item for removal in plan.removals]).items():
+        yield _line(name, sum(item.size for item in group), _count(len(group)))
+        for item in group:
+            yield f"  {_removal_line(workspace, by_path[item.path])}"
 
 
 def _staying(plan: Plan, items: Sequence[Item]) -> Iterator[str]:
     """What no run needs and yet stays, counted by reason."""
     reasons: dict[str, list[Item]] = defaultdict(list)
     for removal in plan.kept:
-        reasons[f"no run needs them, but: {removal.reason}"].append(removal.item)
+        reasons[f"needed by no run, but {removal.reason}"].append(removal.item)
     for item in items:
         if item.kind == "foreign":
-            reasons["not of the pipeline's making, never touched"].append(item)
+            reasons["not of the pipeline's making, so never touched"].append(item)
     for reason, group in reasons.items():
-        told = f"{len(group):,} items stay ({reason})"
-        yield _line("staying", sum(item.size for item in group), told)
+        told = f"{_count(len(group))}: {reason}"
+        yield _line("stays", sum(item.size for item in group), told)
 
 
 def _summary(plan: Plan, freed: int, asked: Cleaning) -> str:
     budget = asked.rules.keep_size
+    freed = freed if asked.delete else plan.freed
     over = plan.size - freed - budget if budget is not None else 0
     missed = f" That is {over:,} bytes over --keep-size." if over > 0 else ""
-    if asked.delete:
-        return f"Deleted {freed:,} of {plan.size:,} bytes.{missed}"
     if not plan.removals and not asked.dropped:
         return f"Nothing to delete of {plan.size:,} bytes.{missed}"
-    return (
-        f"Would delete {freed:,} of {plan.size:,} bytes.{missed} Nothing was touched; the same "
-        "command with --delete does it."
-    )
+    told = f"{_done('deleted', asked)}: {freed:,} of {plan.size:,} bytes.{missed}".capitalize()
+    return told if asked.delete else f"{told} Nothing was touched; add --delete to do it."
 
 
 def _run_lines(items: Sequence[Item], needs: Needs) -> Iterator[str]:
@@ -182,6 +178,18 @@ def _name(workspace: Workspace, item: Item) -> str:
         stage, key, *rest = place.parts[1:]
         return "/".join([".state", str(Reference(stage, key)), *rest])
     return str(place)
+
+
+def _done(word: str, asked: Cleaning) -> str:
+    return word if asked.delete else f"would be {word}"
+
+
+def _count(number: int) -> str:
+    return f"{number:,} item{'' if number == 1 else 's'}"
+
+
+def _removal_line(workspace: Workspace, removal: Removal) -> str:
+    return _line(_name(workspace, removal.item), removal.item.size, removal.reason)
 
 
 def _line(name: str, size: int, told: str) -> str:

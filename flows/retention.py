@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pneumonia.workspace import Workspace
-
 
 def add_commands(command: Callable[[Callable[[argparse.Namespace], int], str], Any]) -> None:
     """Add the commands and their options.
@@ -50,17 +48,19 @@ def gc(options: argparse.Namespace) -> int:
 
 def pin(options: argparse.Namespace) -> int:
     """Keep one artifact, whatever runs need."""
+    from flows.disk import open_workspace
     from pneumonia.pins import pin as keep
 
-    _tell(f"{keep(Workspace(options.workspace), options.artifact)}: pinned")
+    _tell(f"{keep(open_workspace(options.workspace), options.artifact)}: pinned")
     return 0
 
 
 def unpin(options: argparse.Namespace) -> int:
     """Take a pin away."""
+    from flows.disk import open_workspace
     from pneumonia.pins import unpin as release
 
-    _tell(f"{release(Workspace(options.workspace), options.artifact)}: no longer pinned")
+    _tell(f"{release(open_workspace(options.workspace), options.artifact)}: no longer pinned")
     return 0
 
 
