@@ -136,6 +136,7 @@ def test_nothing_is_deleted_while_a_run_is_at_work(finished, tmp_path, command):
     [
         (["predict", "none.dcm", "--model", "custom_cnn", "--out", "out.csv"], 2),
         (["compare", "main", "other"], 2),
+        (["evaluate", "--raw", "none", "--model", "custom_cnn", "--out", "external"], 2),
         (["verify"], 0),
         (["status", "--disk"], 0),
         (["gc"], 0),
