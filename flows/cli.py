@@ -15,9 +15,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from flows import console, embedded
+from flows import console, embedded, retention
 from pneumonia.config import MODELS, parse_settings
 from pneumonia.errors import ConfigError, PneumoniaError
+from pneumonia.workspace import Workspace
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -72,14 +73,15 @@ def predict(options: argparse.Namespace) -> int:
         raise ConfigError(
             f"--out: expected a file in a folder that exists and can be written, got {options.out}."
         )
-    table = predict_paths(
-        options.paths,
-        workspace=options.workspace,
-        run=options.run,
-        model=options.model,
-        config=parse_settings(options.set),
-        operating_point_given=any("operating_point" in setting for setting in options.set),
-    )
+    with Workspace(options.workspace).in_use(make=False):
+        table = predict_paths(
+            options.paths,
+            workspace=options.workspace,
+            run=options.run,
+            model=options.model,
+            config=parse_settings(options.set),
+            operating_point_given=any("operating_point" in setting for setting in options.set),
+        )
     table.to_csv(options.out, index=False, lineterminator="\n")
     refused = int(table["reason"].notna().sum())
     _say(f"{options.out}: {len(table) - refused:,} files predicted, {refused:,} refused")
@@ -90,7 +92,9 @@ def compare(options: argparse.Namespace) -> int:
     """Put finished runs side by side."""
     from flows.comparison import compare_lines
 
-    for line in compare_lines(options.runs, workspace=options.workspace, out=options.out):
+    with Workspace(options.workspace).in_use(make=False):
+        lines = compare_lines(options.runs, workspace=options.workspace, out=options.out)
+    for line in lines:
         _say(line)
     if options.out is not None:
         _say(f"\nPage: {options.out}")
@@ -103,7 +107,7 @@ def evaluate(options: argparse.Namespace) -> int:
         name: getattr(options, name)
         for name in ("raw", "workspace", "model", "out", "persons", "by_image", "run")
     } | {"config": parse_settings(options.set)}
-    with embedded.prefect_api() as wait:
+    with embedded.prefect_api() as wait, Workspace(options.workspace).in_use(make=False):
         from flows.external import external, prepare
 
         prepare(**asked)
@@ -114,8 +118,16 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def status(options: argparse.Namespace) -> int:
     """Say what is fresh and what is stale."""
+    if options.disk:
+        from flows.disk import disk_lines
+
+        for line in disk_lines(options.workspace):
+            _say(line)
+        return 0
     from flows.status import status_lines
 
+    if options.raw is None:
+        raise ConfigError("status: expected --raw DIR, or --disk, got neither. Add one of them.")
     logging.getLogger("pneumonia").setLevel(logging.WARNING)  # a line a stage, and no other
     for line in status_lines(_asked(options)):
         _say(line)
@@ -126,7 +138,8 @@ def verify(options: argparse.Namespace) -> int:
     """Hash every file of every artifact."""
     from flows.status import find_all_damage
 
-    damage = list(find_all_damage(options.workspace))
+    with Workspace(options.workspace).in_use(make=False):
+        damage = list(find_all_damage(options.workspace))
     for sentence in damage:
         sys.stderr.write(f"{sentence}\n")
     _say(f"{len(damage):,} damaged files." if damage else "Every artifact is whole.")
@@ -208,9 +221,15 @@ def parser() -> argparse.ArgumentParser:
     tested.add_argument("--run", default="main", metavar="NAME", help="default: main")
     tested.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE")
 
-    _add_request(command(status, "say what is fresh, what is stale, and why"))
+    stood = command(status, "say what is fresh, what is stale, and why; or where the space is")
+    _add_request(stood, raw_required=False)
+    stood.add_argument(
+        "--disk", action="store_true", help="where the space is; needs --workspace only"
+    )
     checked = command(verify, "hash every file of every artifact; writes nothing")
     checked.add_argument("--workspace", type=Path, required=True, metavar="DIR")
+
+    retention.add_commands(command)
 
     measured = command(bench, "measure a claim about speed; the table goes to stdout")
     measured.add_argument("name", metavar="NAME", help="a script of benchmarks/")
@@ -220,8 +239,8 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
-def _add_request(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--raw", type=Path, required=True, metavar="DIR", help="the data")
+def _add_request(parser: argparse.ArgumentParser, *, raw_required: bool = True) -> None:
+    parser.add_argument("--raw", type=Path, required=raw_required, metavar="DIR", help="the data")
     parser.add_argument("--workspace", type=Path, required=True, metavar="DIR")
     parser.add_argument("--persons", type=Path, metavar="FILE", help="whose image is whose")
     parser.add_argument(

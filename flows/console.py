@@ -12,7 +12,7 @@ PREFECT_SETTINGS = {
     "DO_NOT_TRACK": "1",
 }
 OWN = ("flows", "tasks", "pneumonia")
-TOLD = ("flows", "tasks", "pneumonia.inventory", "pneumonia.trainer_process", "pneumonia.workspace")
+TOLD = ("flows", "tasks", "pneumonia.inventory", "pneumonia.locks", "pneumonia.trainer_process")
 """Whose lines the terminal shows; what else the library tells stands in Prefect's log."""
 
 

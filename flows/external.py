@@ -57,7 +57,7 @@ def external(
     home, request = prepare(raw, workspace, model, out, persons, by_image, run, config)
     logger.info("%s", needs(request, SHARDS.name))
     references: dict[str, Reference] = {}
-    with _no_trace_of_a_wrong_request(out):
+    with _no_trace_of_a_wrong_request(out), Workspace(request.workspace).in_use():
         for stage in (LABELS, SHARDS, external_stage(home, _name(raw))):
             context = Context(request, dict(references), model if stage.per_model else "")
             if stage is SHARDS:

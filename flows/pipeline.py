@@ -13,6 +13,7 @@ from flows.execution import Execution
 from flows.preflight import check, needs
 from flows.stages import walk
 from pneumonia.config import MODELS, Config
+from pneumonia.workspace import Workspace
 from tasks.caching import Request
 from tasks.report import REPORT, publish
 
@@ -55,8 +56,10 @@ def pipeline(
     logger.info("%s", needs(request, until))
 
     work = Execution()
-    references = walk(request, until, work.visit)
+    with Workspace(workspace).in_use():
+        references = walk(request, until, work.visit)
+        if REPORT.name in references:
+            publish(request, references, pictures=not work.outcomes[REPORT.name].cached)
     if REPORT.name in references:
-        publish(request, references, pictures=not work.outcomes[REPORT.name].cached)
         logger.info("Report: %s", workspace / "runs" / run / REPORT.name / "report.html")
     return Completed(message=work.summary(), data=work.summary())

@@ -25,6 +25,7 @@ from flows.status import state_of
 from pneumonia.artifacts import Reference
 from pneumonia.config import MODELS, Config
 from pneumonia.errors import ConfigError
+from pneumonia.workspace import Workspace
 from tasks.caching import Context, Request, Stage
 from tasks.cam import CAM
 from tasks.evaluation import EVALUATION
@@ -151,9 +152,10 @@ def carry_out(stage: Stage, request: Request, *, seed: int | None = None) -> Sta
             return [*work.visit(each, contexts)]
         return [_upstream(stage, each, context, stale) for context in contexts]
 
-    references = walk(request, stage.name, visit)
-    if stage is REPORT:
-        publish(request, references, pictures=True)
+    with Workspace(request.workspace).in_use():
+        references = walk(request, stage.name, visit)
+        if stage is REPORT:
+            publish(request, references, pictures=True)
     told = "; ".join([work.summary(), *stale])
     return Completed(message=told, data=told)
 

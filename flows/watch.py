@@ -28,6 +28,7 @@ from flows.status import state_of
 from pneumonia.artifacts import Reference, digest
 from pneumonia.config import MODELS, Config, as_dict
 from pneumonia.shards import batch_identity
+from pneumonia.workspace import Workspace
 from tasks.caching import Context, Request, Stage, manifest_of
 from tasks.shards import SHARDS, new_batches
 from tasks.split import SPLIT
@@ -64,7 +65,8 @@ def watch(
         split_file=split_file,
     )
     check(request, SPLIT.name)
-    changes, seen = look(request)
+    with Workspace(workspace).in_use(make=False):
+        changes, seen = look(request)
     told = "; ".join(f"{name}: {why}" for name, why in changes.items())
     note = workspace / ".state" / "watch" / f"{run}.json"
     if not changes:

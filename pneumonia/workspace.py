@@ -6,15 +6,14 @@ WORKSPACE/runs/<run>/<stage>   relative link to the artifact that a run used
 WORKSPACE/.state/              everything mutable: locks, work in progress, the stat cache
 """
 
-import fcntl
 import logging
 import os
 import platform
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,13 +32,17 @@ from pneumonia.artifacts import (
     write_manifest,
 )
 from pneumonia.errors import ArtifactError, ConfigError, CorruptArtifactError
+from pneumonia.locks import hold, share
 
 logger = logging.getLogger(__name__)
 
+OUTPUT, REPLACED = "output", "replaced"
+"""In a key's scratch: what is being written, and an artifact on its way out. Neither is of use to
+who comes after the process that made it."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_KEY = re.compile(
-    r"[0-9a-f]{32}"
-)  # of `artifacts.digest`; a folder of any other name is none of ours
+KEY = re.compile(r"[0-9a-f]{32}")
+"""Of `artifacts.digest`; a folder of any other name is none of ours."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Workspace:
         self.root = root.absolute()
         self.pool = self.root / "pool"
         self.state = self.root / ".state"
+        self.in_use_file = self.state / "in-use"
 
     def path(self, reference: Reference) -> Path:
         """Where an artifact lives, or would."""
@@ -104,21 +108,28 @@ class Workspace:
             )
         return artifact
 
-    @contextmanager
-    def lock(self, reference: Reference) -> Iterator[int]:
+    def lock(self, reference: Reference) -> AbstractContextManager[int]:
         """Hold an artifact's lock, waiting for whoever has it; it dies with its process."""
+        waiting = f"Waiting for another process that is making {reference}."
+        return hold(self.lock_file(reference), waiting)
+
+    def lock_file(self, reference: Reference) -> Path:
+        """Where an artifact's lock is, in a folder that exists."""
         path = self.state / checked_name(reference.stage) / f"{checked_name(reference.key)}.lock"
         _make_folder(path.parent)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                logger.info("Waiting for another process that is making %s.", reference)
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield descriptor
-        finally:
-            os.close(descriptor)
+        return path
+
+    def in_use(self, *, make: bool = True) -> AbstractContextManager[None]:
+        """Keep `gc` from deleting anything: what is found here stays, linked or not yet.
+
+        Args:
+            make: False for whoever must write nothing, not even the lock's empty file; where no
+                run has been at work yet, nothing is held then.
+        """
+        if make:
+            _make_folder(self.state)
+        waiting = "Waiting for `pneumonia gc`, which is deleting from this workspace."
+        return share(self.in_use_file, waiting, make=make)
 
     def build(
         self, manifest: Manifest, write: Callable[[Scratch], Facts], *, lock: int
@@ -131,7 +142,7 @@ class Workspace:
         """
         reference = Reference(manifest.stage, manifest.key)
         state = self.state / reference.stage / reference.key
-        output = state / "output"
+        output = state / OUTPUT
         leftover = state if (self.path(reference) / MANIFEST).exists() else output
         if leftover.exists():  # of a process that is gone: we hold its lock
             shutil.rmtree(leftover)
@@ -162,9 +173,21 @@ class Workspace:
         with self.lock(reference):
             if damaged_only and self.find(reference, hashed=True) is not None:
                 return
-            folder = self.path(reference)
-            (folder / MANIFEST).unlink(missing_ok=True)
-            shutil.rmtree(folder, ignore_errors=True)
+            self.remove(reference)
+
+    def remove(self, reference: Reference) -> None:
+        """Take an artifact away; call while holding its lock.
+
+        What is cut short leaves a folder without manifest, or one aside in its scratch.
+        """
+        folder, state = self.path(reference), self.state / reference.stage / reference.key
+        if folder.exists():
+            _make_folder(state)
+            _move_aside(folder, state / REPLACED)
+            _sync(folder.parent)
+            delete(state / REPLACED)
+        if state.is_dir() and not any(state.iterdir()):
+            state.rmdir()  # else there are resume points in it
 
     def link(self, run: str, name: str, reference: Reference) -> None:
         """Note that `run` uses this artifact; nothing is written where it is so noted already."""
@@ -224,7 +247,7 @@ class Workspace:
         return [
             Reference(folder.parent.name, folder.name)
             for folder in sorted(self.root.glob("*/*"))
-            if folder.is_dir() and _KEY.fullmatch(folder.name)
+            if folder.is_dir() and KEY.fullmatch(folder.name)
         ]
 
     def links(self) -> list[tuple[str, Reference]]:
@@ -232,7 +255,7 @@ class Workspace:
         return [
             (f"{place.parent.name}/{place.name}", Reference(*place.readlink().parts[-2:]))
             for place in sorted(self.root.glob("runs/*/*"))
-            if place.is_symlink()
+            if place.is_symlink() and len(place.readlink().parts) > 1
         ]
 
     def _publish(self, output: Path, reference: Reference) -> None:
@@ -241,12 +264,8 @@ class Workspace:
             _sync(path)
         place = self.path(reference)
         _make_folder(place.parent)
-        aside = output.with_name("replaced")
-        if aside.exists():
-            shutil.rmtree(aside)
         if place.exists():
-            (place / MANIFEST).unlink(missing_ok=True)  # first, so that it never looks whole
-            place.rename(aside)
+            _move_aside(place, output.with_name(REPLACED))
         output.rename(place)
         _sync(place.parent)
 
@@ -267,6 +286,14 @@ def checked_name(name: str) -> str:
     return name
 
 
+def delete(path: Path) -> None:
+    """Delete a file, a link but not what it leads to, or a folder with all it holds, if any."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -274,6 +301,13 @@ def _make_folder(path: Path) -> None:
         raise ArtifactError(
             f"{path}: expected a folder, got a file. Choose another workspace."
         ) from error
+
+
+def _move_aside(place: Path, aside: Path) -> None:
+    """Move an artifact out of sight, its manifest gone first, so that it never looks whole."""
+    delete(aside)
+    (place / MANIFEST).unlink(missing_ok=True)
+    place.rename(aside)
 
 
 def _sync(path: Path) -> None:

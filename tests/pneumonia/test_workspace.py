@@ -163,7 +163,7 @@ def test_lock_dies_with_its_process(tmp_path):
 
 
 def test_lock_that_another_holds_is_waited_for_and_that_is_told(tmp_path, caplog):
-    caplog.set_level("INFO", "pneumonia.workspace")
+    caplog.set_level("INFO", "pneumonia.locks")
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as holder:
