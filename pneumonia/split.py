@@ -15,7 +15,7 @@ import pandas as pd
 
 from pneumonia.artifacts import Facts
 from pneumonia.config import SplitConfig
-from pneumonia.csv_files import read_rows, refuse_rows, refuse_spaces
+from pneumonia.csv_files import read_rows, refuse_rows, refuse_spaces, unquoted
 from pneumonia.errors import SplitError
 from pneumonia.people import check_mapped, image_alone, name_people, patient_id, told
 
@@ -58,6 +58,7 @@ def read_split_file(path: Path) -> pd.DataFrame:
             test, or an image on two.
     """
     rows = read_rows(path, ["patientId", "split"], SplitError)
+    rows = rows.assign(patientId=unquoted(rows["patientId"]))
     refuse_spaces(path, rows, ["patientId"], SplitError)
     sides = ["patientId", "split"]
     refuse_rows(

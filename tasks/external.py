@@ -12,6 +12,7 @@ import pandas as pd
 
 from pneumonia.artifacts import Artifact, Facts, digest, digest_table, write_json
 from pneumonia.config import SIMULATION, CamConfig, Config, EvaluationConfig, SplitConfig, as_dict
+from pneumonia.csv_files import write_rows
 from pneumonia.errors import StaleArtifactError
 from pneumonia.machine import resolve_accelerator, workers
 from pneumonia.persons import read_persons
@@ -201,7 +202,7 @@ def _plan(context: Context, home: Home, data: str) -> Plan:
         everyone = everyone.merge(stored, on="image_id", validate="1:1")
         duplicates = find_duplicates(everyone, ImagePool(context.workspace.pool, everyone))
         duplicates = duplicates[duplicates["split"] == "test"]  # of the home run, its split tells
-        duplicates.to_csv(output / "duplicates.csv", index=False, lineterminator="\n")
+        write_rows(duplicates, output / "duplicates.csv")
         facts["duplicates"] = count_duplicates(duplicates, pool.side)
         facts["simulated"] = simulated
         checkpoint = load(frozen.training.path / "checkpoint.ckpt")
@@ -292,7 +293,7 @@ def _write_predictions(
     table = studies[["image_id", "target"]].merge(predictions, on="image_id", validate="1:1")
     table["positive"] = table["probability"] >= threshold
     columns = ["image_id", "logit", "probability", "positive", "target"]
-    table[columns].to_csv(output / "predictions.csv", index=False, lineterminator="\n")
+    write_rows(table[columns], output / "predictions.csv")
 
 
 def describe(facts: Facts) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pneumonia.artifacts import Artifact, Facts, digest_table, write_json, write_table
 from pneumonia.config import as_dict
+from pneumonia.csv_files import write_rows
 from pneumonia.errors import ConfigError, StaleArtifactError
 from pneumonia.persons import find_persons, read_persons
 from pneumonia.split import make_split, read_split_file
@@ -43,7 +44,7 @@ def plan(context: Context) -> Plan:
             split_path=request.split_file,
         )  # fmt: skip
         write_table(split.studies, scratch.output / "studies.parquet")
-        split.to_cite().to_csv(scratch.output / "split.csv", index=False, lineterminator="\n")
+        write_rows(split.to_cite(), scratch.output / "split.csv")
         stored = split.studies.merge(images[["image_id", "pixel_digest", *STORED]], on="image_id")
         pool = ImagePool(context.workspace.pool, stored)
         duplicates = find_duplicates(stored, pool)
