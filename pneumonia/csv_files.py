@@ -25,12 +25,16 @@ _FORMULA = r"^(?='*[=+\-@\t\r\n])"
 """What a spreadsheet computes instead of showing it, with any quotes that stand before it."""
 
 
-def read_rows(path: Path, required: Sequence[str], error: type[DataError]) -> pd.DataFrame:
+def read_rows(
+    path: Path, required: Sequence[str], error: type[DataError], *, private: bool = False
+) -> pd.DataFrame:
     """Read a CSV file with every value as the text it is.
 
     Args:
         required: columns that must be there; further ones are kept.
         error: what a refusal raises.
+        private: the file names people, so a refusal of its first row, which may be no header,
+            does not show it.
 
     Returns:
         The file's columns; the index is the row's number.
@@ -41,7 +45,7 @@ def read_rows(path: Path, required: Sequence[str], error: type[DataError]) -> pd
     """
     records = _records(path, error)
     _, header = next(records, (1, []))  # nothing behind a mark of UTF-8
-    _check_header(path, header, required, error)
+    _check_header(path, header, required, error, private=private)
     rows: list[list[str]] = []
     numbers: list[int] = []
     for number, row in records:
@@ -118,11 +122,19 @@ def refuse_rows(
 
 
 def refuse_spaces(
-    path: Path, rows: pd.DataFrame, columns: Sequence[str], error: type[DataError]
+    path: Path,
+    rows: pd.DataFrame,
+    columns: Sequence[str],
+    error: type[DataError],
+    *,
+    shown: Sequence[str] | None = None,
 ) -> None:
     """Raise for the first row with nothing or a space at an end of a name.
 
     `7` and `7 ` would be two names to a table and one to whoever reads it.
+
+    Args:
+        shown: the columns whose values the message shows; all of `columns` by default.
 
     Raises:
         DataError: as `error`, with the row's number and its values.
@@ -132,7 +144,7 @@ def refuse_spaces(
         path,
         rows,
         bad,
-        columns,
+        columns if shown is None else shown,
         expected=f"{' and '.join(columns)} with no space around",
         cure="Correct the value.",
         error=error,
@@ -211,19 +223,25 @@ def _records(path: Path, error: type[DataError]) -> Iterator[tuple[int, list[str
 
 
 def _check_header(
-    path: Path, header: list[str], required: Sequence[str], error: type[DataError]
+    path: Path,
+    header: list[str],
+    required: Sequence[str],
+    error: type[DataError],
+    *,
+    private: bool,
 ) -> None:
+    shown = f"{len(header)} columns" if private else _short(", ".join(header))
     missing = [name for name in required if name not in header]
     if missing:
         raise error(
             f"{path}: row 1: expected the columns {', '.join(required)}, got "
-            f"{_short(', '.join(header))}; missing {', '.join(missing)}. Correct the header."
+            f"{shown}; missing {', '.join(missing)}. Correct the header."
         )
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
+        again = f"{len(repeated)} of them" if private else _short(", ".join(repeated))
         raise error(
-            f"{path}: row 1: expected every column once, got {_short(', '.join(repeated))} again. "
-            "Rename or remove it."
+            f"{path}: row 1: expected every column once, got {again} again. Rename or remove it."
         )
 
 

@@ -135,3 +135,23 @@ def test_read_persons_json_entry_with_two_persons_is_refused(written):
 def test_read_persons_missing_file_is_refused(tmp_path):
     with pytest.raises(SplitError, match="expected a JSON file, got: No such file"):
         read_persons(tmp_path / "absent.json", 10.0)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("patientId,person\na,HOSP-4711\na,HOSP-4712\n", "row 3: "),
+        ("patientId,person\na,HOSP-4711 \n", "row 2: "),
+        ("patientId,nih_image\na,HOSP-4711\n", "row 2: "),
+        ("a,HOSP-4711\nb,HOSP-4712\n", "row 1: "),
+        ("patientId,HOSP-4711\na,HOSP-4712\n", "row 1: "),
+        ("patientId,HOSP-4711,HOSP-4711\na,1,1\n", "row 1: "),
+        ([{"subset_img_id": "a", "img_id": "HOSP-4711"}], "row 1: "),
+    ],
+)
+def test_read_persons_refusal_shows_the_row_and_no_person(written, content, told):
+    path = written(content, "map.csv" if isinstance(content, str) else "map.json")
+    with pytest.raises(SplitError) as caught:
+        read_persons(path, 10.0)
+    assert told in str(caught.value)
+    assert "HOSP" not in str(caught.value)
