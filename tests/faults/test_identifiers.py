@@ -7,6 +7,7 @@ import pydicom
 import pytest
 
 from pneumonia.inventory import list_dicom
+from pneumonia.people import PATIENT_KEY
 from pneumonia.persons import PERSONS_CSV
 from pneumonia.simulate import simulate
 
@@ -111,7 +112,8 @@ def test_no_planted_identifier_is_in_anything_that_a_run_leaves(command, tmp_pat
     raw, workspace, home = (tmp_path / name for name in ("raw", "workspace", "prefect"))
     simulate(raw, 160, 1)
     persons = plant(raw)
-    environment = {**os.environ, "PREFECT_HOME": str(home)}
+    key = "a secret that no file may hold"
+    environment = {**os.environ, "PREFECT_HOME": str(home), PATIENT_KEY: key}
     asked = ["run", "--raw", raw, "--workspace", workspace, *SETTINGS]
     done = command(*asked, env=environment)
     assert done.returncode == 0, done.stderr
@@ -131,3 +133,8 @@ def test_no_planted_identifier_is_in_anything_that_a_run_leaves(command, tmp_pat
     assert not [line for text in told for line in found_in(text, "the output")]
     assert not found_below(workspace)
     assert not found_below(home)
+    files = [path for folder in (workspace, home) for path in folder.rglob("*") if path.is_file()]
+    assert not [path for path in files if key.encode() in path.read_bytes()]
+    assert key not in "".join(told)
+    split = next(workspace.glob("split/*/manifest.json")).read_text("utf-8")
+    assert '"patient_key":"' in split
