@@ -67,6 +67,7 @@ def simulate(options: argparse.Namespace) -> int:
 def predict(options: argparse.Namespace) -> int:
     """Predict new files with a finished model."""
     from flows.prediction import predict_paths
+    from pneumonia.csv_files import write_rows
 
     folder = options.out.absolute().parent
     if not folder.is_dir() or not os.access(folder, os.W_OK) or options.out.is_dir():
@@ -82,7 +83,7 @@ def predict(options: argparse.Namespace) -> int:
             config=parse_settings(options.set),
             operating_point_given=any("operating_point" in setting for setting in options.set),
         )
-    table.to_csv(options.out, index=False, lineterminator="\n")
+    write_rows(table, options.out)
     refused = int(table["reason"].notna().sum())
     _say(f"{options.out}: {len(table) - refused:,} files predicted, {refused:,} refused")
     return 0

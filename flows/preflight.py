@@ -11,6 +11,7 @@ from pneumonia.errors import ConfigError
 from pneumonia.event_files import check_tensorboard
 from pneumonia.labels import LABELS_CSV
 from pneumonia.machine import gpus, resolve_accelerator, workers
+from pneumonia.people import patient_key
 from pneumonia.persons import read_persons
 from pneumonia.split import read_split_file
 from pneumonia.workspace import Workspace, checked_name
@@ -51,6 +52,7 @@ def check(request: Request, until: str, *, to_run: bool = True) -> None:
         if file is not None and not file.is_file():
             raise ConfigError(f"{name}: expected a file, got {file}, which is none. Mend the path.")
     if "split" in stages:
+        patient_key()
         _check_maps(request)
     if "training" in stages and to_run:
         _check_weights(request)

@@ -12,13 +12,22 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pneumonia.errors import CorruptArtifactError
+
+MAX_CELLS = 1 << 26
+"""Most values that a table may declare, a hundred times the challenge's: a few bytes of Parquet can
+stand for any number of equal rows."""
+
+MAX_JSON = 1 << 28
+"""Largest JSON file that is read, bytes."""
 
 MANIFEST = "manifest.json"
 RECORD = "record.json"
@@ -78,8 +87,18 @@ class Artifact:
         return read_table(self.path / name, columns)
 
     def json(self, name: str) -> Any:  # noqa: ANN401 (whatever the file holds)
-        """Read one of its JSON files."""
-        return json.loads((self.path / name).read_text("utf-8"))
+        """Read one of its JSON files.
+
+        Raises:
+            CorruptArtifactError: the file is no JSON.
+        """
+        path = self.path / name
+        try:
+            return _read_json(path)
+        except (ValueError, RecursionError) as error:
+            raise CorruptArtifactError(
+                f"{path}: expected JSON, got {error}. Run with --verify to make it again."
+            ) from error
 
     def sha256(self, name: str) -> str:
         """The digest of one of its files, as its manifest states it."""
@@ -132,16 +151,34 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame
     """Read a Parquet table.
 
     Raises:
-        CorruptArtifactError: the file is no table, or lacks a column.
+        CorruptArtifactError: the file is no table, lacks a column, or declares more than
+            `MAX_CELLS` values.
     """
     try:
+        declared = pq.read_metadata(path)
+        if declared.num_rows * declared.num_columns > MAX_CELLS:
+            raise ValueError(f"{declared.num_rows:,} rows of {declared.num_columns:,} columns")
         return pd.read_parquet(path, columns=None if columns is None else list(columns))
-    except (OSError, ValueError, KeyError) as error:
+    except _NO_TABLE as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk's fault, not the table's
         raise CorruptArtifactError(
             f"{path}: expected a Parquet table, got {error}. Run with --verify to make it again."
         ) from error
+
+
+_NO_TABLE = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
+    NotImplementedError, RecursionError, pa.ArrowException,
+)  # fmt: skip
+"""What pyarrow and pandas raise for a file that is torn or something else."""
+
+
+def _read_json(path: Path) -> Any:  # noqa: ANN401 (whatever the file holds)
+    size = path.stat().st_size
+    if size > MAX_JSON:
+        raise ValueError(f"{size:,} bytes, more than {MAX_JSON:,}")
+    return json.loads(path.read_text("utf-8"))
 
 
 def write_json(value: object, path: Path) -> None:
@@ -179,19 +216,34 @@ def read_manifest(folder: Path, expected: Reference | None = None) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = _read_json(path)
         claimed = content.pop("digest")
         actual = hashlib.sha256(canonical_json(content).encode()).hexdigest()
         if claimed != actual:
             raise ValueError(f"its digest says {claimed[:8]}, its content {actual[:8]}")
         manifest = Manifest(**content)
+        _check_files(manifest.files)
         if expected and (manifest.stage, manifest.key) != (expected.stage, expected.key):
             raise ValueError(f"that of {manifest.stage}/{manifest.key}")
         return manifest
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptArtifactError(
             f"{path}: expected a manifest, got {error}. Run again to make the artifact anew."
         ) from error
+
+
+def _check_files(files: Mapping[str, Mapping[str, Any]]) -> None:
+    """See that a manifest names files of its own folder, each with size and sha256.
+
+    Raises:
+        ValueError: a name that leads out of the folder, or another value.
+    """
+    for name, stated in files.items():
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\0" in name or not path.parts:
+            raise ValueError(f"a file outside its folder, {name!r}")
+        if not (isinstance(stated["size"], int) and isinstance(stated["sha256"], str)):
+            raise ValueError(f"no size or no sha256 of {name!r}")
 
 
 def find_damage(folder: Path, manifest: Manifest, *, hashed: bool) -> list[str]:

@@ -5,7 +5,10 @@ No path, no time and no code is in the file, and only tensors and plain values a
 """
 
 import dataclasses
+import errno
 import io
+import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +22,12 @@ from pneumonia.errors import ConfigError, CorruptArtifactError, PneumoniaError
 from pneumonia.network import MEAN, STD, UNREADABLE, Classifier
 
 FORMAT = 1
+
+_KINDS: Mapping[str, Any] = {
+    "model": str, "image_size": int, "crop_size": int, "fine_maps": bool, "epoch": int,
+    "val_loss": float, "val_auroc": float, "training": dict,
+}  # fmt: skip
+"""Of a file's values, before anything computes with them."""
 
 _TRAIN_AGAIN = "Train the model again: `pneumonia run --refresh training`."
 _OTHER_WEIGHTS = "Give another file as training.weights, or `none`."
@@ -70,8 +79,8 @@ def load(path: Path) -> Checkpoint:
 
     Raises:
         CorruptArtifactError: the file is torn, holds more than tensors and plain values, its
-            tensors are not those of the model that it names, or it was trained on images
-            normalised otherwise than here.
+            tensors are not those of the model that it names, a figure is of another kind, or it
+            was trained on images normalised otherwise than here.
     """
     content = _read(path, CorruptArtifactError, _TRAIN_AGAIN)
     if content.get("format") != FORMAT:
@@ -81,6 +90,7 @@ def load(path: Path) -> Checkpoint:
         )
     del content["format"]
     try:
+        _check_kinds(content)
         normalised = (content["mean"], content["std"])
         if normalised != (MEAN, STD):
             raise CorruptArtifactError(
@@ -105,7 +115,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     content = _read(path, ConfigError, _OTHER_WEIGHTS)
     tensors = content.get("state_dict", content)
-    if not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+    if not isinstance(tensors, dict) or not _are_tensors(tensors):
         raise ConfigError(f"{path}: expected tensors by name, got other values. {_OTHER_WEIGHTS}")
     return dict(tensors)
 
@@ -154,8 +164,11 @@ def plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _read(path: Path, error_class: type[PneumoniaError], cure: str) -> dict[str, Any]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
+        _check_archive(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch finds strange here is refused below
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (*UNREADABLE, zipfile.BadZipFile) as error:
         # Of the disk's words, but not torch's: it advises to load the file without its safeguard.
         known = isinstance(error, OSError) and error.strerror
         reason = known or f"other bytes ({type(error).__name__})"
@@ -164,4 +177,50 @@ def _read(path: Path, error_class: type[PneumoniaError], cure: str) -> dict[str,
         ) from error
     if not isinstance(content, dict):
         raise error_class(f"{path}: expected named tensors, got {type(content).__name__}. {cure}")
+    if not all(isinstance(name, str) for name in content):
+        raise error_class(f"{path}: expected tensors by name, got names that are no text. {cure}")
     return content
+
+
+def _check_archive(path: Path) -> None:
+    """See that a file cannot grow while it is read; torch's own archives are never compressed.
+
+    Raises:
+        OSError: there is no such file, or a pipe or device, which may never end.
+        ValueError: it is an archive with compressed members, which may hold any number of zeros.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "no regular file")
+    if not zipfile.is_zipfile(path):
+        return  # torch's older form, or nothing that it reads
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members) or (
+        sum(member.file_size for member in members) > path.stat().st_size
+    ):
+        raise ValueError("compressed members")
+
+
+def _are_tensors(tensors: Mapping[Any, Any]) -> bool:
+    """Whether these are plain tensors of numbers by name."""
+    return all(
+        isinstance(name, str)
+        and isinstance(tensor, Tensor)
+        and tensor.layout == torch.strided
+        and not (tensor.is_quantized or tensor.is_complex() or tensor.is_meta)
+        for name, tensor in tensors.items()
+    )
+
+
+def _check_kinds(content: Mapping[str, Any]) -> None:
+    """See that each value is of the kind that its field declares.
+
+    Raises:
+        TypeError: one is not.
+    """
+    if not isinstance(content["state_dict"], dict) or not _are_tensors(content["state_dict"]):
+        raise TypeError("other values than tensors by name in state_dict")
+    for name, kind in _KINDS.items():
+        value = content[name]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise TypeError(f"{type(value).__name__} for {name}")

@@ -281,7 +281,7 @@ def _plain(section: str, field: str, text: str) -> Any:  # noqa: ANN401 (whateve
         return [word.strip() for word in text.split(",")]
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # a number too long for Python, brackets too deep
         return text
 
 
@@ -294,7 +294,12 @@ def _sentence(problem: Any) -> str:  # noqa: ANN401 (pydantic's ErrorDetails)
     if problem["type"] == "value_error":
         return f"{where}: {message}" if where else message
     message = message[0].lower() + message[1:]
-    return f"{where}: {message.replace('input should be', 'expected')}, got {got!r}"
+    return f"{where}: {message.replace('input should be', 'expected')}, got {_short(got)}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:99]}…"
 
 
 def _nearest(where: str) -> str:

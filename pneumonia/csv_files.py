@@ -6,21 +6,35 @@ whose quoted value holds line breaks is one.
 
 import csv
 import io
+import os
+import re
+import stat
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
 from pneumonia.errors import DataError
 
+MAX_BYTES = 1 << 26
+"""Largest file of names that is read: thirty times the challenge's largest table."""
 
-def read_rows(path: Path, required: Sequence[str], error: type[DataError]) -> pd.DataFrame:
+_FORMULA = r"^(?='*[=+\-@\t\r\n])"
+"""What a spreadsheet computes instead of showing it, with any quotes that stand before it."""
+
+
+def read_rows(
+    path: Path, required: Sequence[str], error: type[DataError], *, private: bool = False
+) -> pd.DataFrame:
     """Read a CSV file with every value as the text it is.
 
     Args:
         required: columns that must be there; further ones are kept.
         error: what a refusal raises.
+        private: the file names people, so a refusal of its first row, which may be no header,
+            does not show it.
 
     Returns:
         The file's columns; the index is the row's number.
@@ -31,7 +45,7 @@ def read_rows(path: Path, required: Sequence[str], error: type[DataError]) -> pd
     """
     records = _records(path, error)
     _, header = next(records, (1, []))  # nothing behind a mark of UTF-8
-    _check_header(path, header, required, error)
+    _check_header(path, header, required, error, private=private)
     rows: list[list[str]] = []
     numbers: list[int] = []
     for number, row in records:
@@ -47,6 +61,33 @@ def read_rows(path: Path, required: Sequence[str], error: type[DataError]) -> pd
     if not rows:
         raise error(f"{path}: expected rows below the header, got none. Restore the file.")
     return pd.DataFrame(rows, columns=header, index=numbers, dtype="str")
+
+
+def write_rows(table: pd.DataFrame, path: Path) -> None:
+    """Write a CSV file that may be opened in a spreadsheet: no text in it is a formula.
+
+    Text that begins like a formula (`=`, `+`, `-`, `@`, a tab, a line break) gets a `'` before it,
+    which `unquoted` takes away again; numbers stay as they are.
+    """
+    text = table.select_dtypes(["object", "str", "category"]).columns
+    shown = table.assign(**{name: table[name].map(_quoted, na_action="ignore") for name in text})
+    # pandas does not quote a lone carriage return, which would end the row for whoever reads it.
+    broken = any(shown[name].astype("str").str.contains("\r").any() for name in text)
+    quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if broken else csv.QUOTE_MINIMAL
+    shown.to_csv(path, index=False, lineterminator="\n", quoting=quoting)
+
+
+def unquoted(names: "pd.Series[str]") -> "pd.Series[str]":
+    """The text that `write_rows` wrote, of what stands in its file.
+
+    >>> unquoted(pd.Series(["'=1+1", "plain", "'quoted"])).tolist()
+    ['=1+1', 'plain', "'quoted"]
+    """
+    return names.mask(names.str.match(_FORMULA) & names.str.startswith("'"), names.str[1:])
+
+
+def _quoted(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and re.match(_FORMULA, value) else value
 
 
 def refuse_rows(
@@ -81,11 +122,19 @@ def refuse_rows(
 
 
 def refuse_spaces(
-    path: Path, rows: pd.DataFrame, columns: Sequence[str], error: type[DataError]
+    path: Path,
+    rows: pd.DataFrame,
+    columns: Sequence[str],
+    error: type[DataError],
+    *,
+    shown: Sequence[str] | None = None,
 ) -> None:
     """Raise for the first row with nothing or a space at an end of a name.
 
     `7` and `7 ` would be two names to a table and one to whoever reads it.
+
+    Args:
+        shown: the columns whose values the message shows; all of `columns` by default.
 
     Raises:
         DataError: as `error`, with the row's number and its values.
@@ -95,7 +144,7 @@ def refuse_spaces(
         path,
         rows,
         bad,
-        columns,
+        columns if shown is None else shown,
         expected=f"{' and '.join(columns)} with no space around",
         cure="Correct the value.",
         error=error,
@@ -113,14 +162,34 @@ def read_content(path: Path, kind: str, error: type[DataError]) -> bytes:
         kind: what it should be, for the message.
 
     Raises:
-        DataError: as `error`, where there is no such file or it must not be read.
+        DataError: as `error`, where there is no such file, it must not be read, is no regular
+            file or has more than `MAX_BYTES`.
     """
     try:
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as problem:
+        # A pipe would wait for its writer and a device never end, so neither is waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except ValueError as problem:  # a NUL in the name
+        raise error(f"{str(path)!r}: expected {kind}, got {problem}. Name another.") from problem
+    except (
+        FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError,
+    ) as problem:  # fmt: skip
         raise error(
             f"{path}: expected {kind}, got: {problem.strerror}. Put it there or name another."
         ) from problem
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            got = "Is a directory" if stat.S_ISDIR(status.st_mode) else "no regular file"
+            raise error(f"{path}: expected {kind}, got: {got}. Put it there or name another.")
+        if status.st_size > MAX_BYTES:
+            raise error(
+                f"{path}: expected {kind} of at most {MAX_BYTES:,} bytes, got "
+                f"{status.st_size:,}. Name another."
+            )
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(MAX_BYTES)
+    finally:
+        os.close(descriptor)
 
 
 def _records(path: Path, error: type[DataError]) -> Iterator[tuple[int, list[str]]]:
@@ -154,19 +223,25 @@ def _records(path: Path, error: type[DataError]) -> Iterator[tuple[int, list[str
 
 
 def _check_header(
-    path: Path, header: list[str], required: Sequence[str], error: type[DataError]
+    path: Path,
+    header: list[str],
+    required: Sequence[str],
+    error: type[DataError],
+    *,
+    private: bool,
 ) -> None:
+    shown = f"{len(header)} columns" if private else _short(", ".join(header))
     missing = [name for name in required if name not in header]
     if missing:
         raise error(
             f"{path}: row 1: expected the columns {', '.join(required)}, got "
-            f"{_short(', '.join(header))}; missing {', '.join(missing)}. Correct the header."
+            f"{shown}; missing {', '.join(missing)}. Correct the header."
         )
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
+        again = f"{len(repeated)} of them" if private else _short(", ".join(repeated))
         raise error(
-            f"{path}: row 1: expected every column once, got {_short(', '.join(repeated))} again. "
-            "Rename or remove it."
+            f"{path}: row 1: expected every column once, got {again} again. Rename or remove it."
         )
 
 

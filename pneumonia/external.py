@@ -42,6 +42,7 @@ def external_studies(
     persons_path: Path | None = None,
     max_unmapped: float = 0.0,
     home_people: pd.DataFrame | None = None,
+    patient_key: bytes = b"",
 ) -> tuple[pd.DataFrame, Facts]:
     """Make every image of another data set that has a label and a file a study of test.
 
@@ -59,6 +60,7 @@ def external_studies(
         persons_path: where `persons` were read, for messages.
         max_unmapped: fraction of images that the map may leave out.
         home_people: patient_id and split of the home run's images; None where it is by image.
+        patient_key: that their patient_id is hashed with.
 
     Returns:
         `split.STUDY_COLUMNS` by image_id, and counts, among them of what was `left_out`.
@@ -72,8 +74,9 @@ def external_studies(
     check_mapped(studies["image_id"], persons, persons_path, max_unmapped=max_unmapped)
     same_pixels = studies["pixel_digest"].isin(known["pixel_digest"])
     same_name = ~same_pixels & studies["image_id"].isin(known["image_id"])
-    named = person.map(patient_id)  # as the home run would name them
-    studies = studies.assign(patient_id=("external " + person).map(patient_id), split="test")
+    named = person.map(lambda name: patient_id(name, patient_key))  # as the home run would
+    away = ("external " + person).map(lambda name: patient_id(name, patient_key))
+    studies = studies.assign(patient_id=away, split="test")
     left = ~(same_pixels | same_name)
     kept = studies.loc[left, STUDY_COLUMNS].reset_index(drop=True)
     if kept.empty:

@@ -6,6 +6,7 @@ in `MODELS`.
 """
 
 import logging
+import struct
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pickle import UnpicklingError  # an exception to catch, the module is not used
@@ -23,8 +24,12 @@ logger = logging.getLogger(__name__)
 
 Tensors = Mapping[str, Tensor]
 
-UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, LookupError, UnpicklingError)
-"""What torch raises for a file that is missing, torn or something else."""
+UNREADABLE = (
+    OSError, RuntimeError, EOFError, ValueError, LookupError, UnpicklingError, struct.error,
+    TypeError, AttributeError, AssertionError, ArithmeticError, MemoryError,
+)  # fmt: skip
+"""What torch raises for a file that is missing, torn or something else: mutated files end in errors
+that no file should raise, of an assertion or an unpacking of bytes."""
 
 # ImageNet's statistics per channel (red, green, blue), as torchvision's weights expect them,
 # on a scale of 0 to 1; a grey image is normalised with their means.

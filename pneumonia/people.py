@@ -6,13 +6,21 @@ on: a map may hold a hospital's own numbers.
 
 import hashlib
 import logging
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from pneumonia.errors import SplitError
+from pneumonia.errors import ConfigError, SplitError
 
 logger = logging.getLogger(__name__)
+
+PATIENT_KEY = "PNEUMONIA_PATIENT_KEY"
+"""Names the environment's secret that stored hashes of people are keyed with. It is in no file."""
+
+_SHORTEST_KEY = 16  # characters
 
 
 def name_people(
@@ -71,15 +79,62 @@ def image_alone(image_id: str) -> str:
     return f"image {image_id}"
 
 
-def patient_id(person: str) -> str:
+def patient_id(person: str, key: bytes = b"") -> str:
     """The name a person has from here on: 16 hexadecimal digits, the same under every seed.
 
     Runs that are compared resample the same people, whatever their splits.
 
+    Args:
+        key: of `patient_key`; without one, whoever can list all names can find each by trying.
+
     >>> patient_id("person 00010007")
     '13af9d293de58d4c'
     """
-    return hashlib.blake2b(person.encode(), digest_size=8, person=b"patient_id").hexdigest()
+    word = hashlib.blake2b(person.encode(), digest_size=8, key=key, person=b"patient_id")
+    return word.hexdigest()
+
+
+def patient_key() -> bytes:
+    """The key that the environment gives for the hashes of people; empty where there is none.
+
+    Raises:
+        ConfigError: it is so short that it can be found by trying.
+    """
+    secret = os.environ.get(PATIENT_KEY, "")
+    if not secret:
+        return b""
+    if len(secret) < _SHORTEST_KEY:
+        raise ConfigError(
+            f"{PATIENT_KEY}: expected at least {_SHORTEST_KEY} characters, got {len(secret)}. "
+            "Make one with `openssl rand -hex 32` and keep it, or unset it."
+        )
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def key_setting(key: bytes) -> dict[str, str]:
+    """What an artifact states of the key: a fingerprint, or nothing where there is no key."""
+    if not key:
+        return {}
+    fingerprint = hashlib.blake2b(b"fingerprint", digest_size=8, key=key).hexdigest()
+    return {"patient_key": fingerprint}
+
+
+def check_same_key(stated: Mapping[str, Any], key: bytes) -> None:
+    """See that people are hashed as in another workspace, or nobody would be known again.
+
+    Args:
+        stated: the configuration of the split there.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    here, there = key_setting(key).get("patient_key"), stated.get("patient_key")
+    if here != there:
+        told = [f"the key {word}" if word else "no key" for word in (there, here)]
+        raise ConfigError(
+            f"{PATIENT_KEY}: expected what the home run's people are hashed with ({told[0]}), got "
+            f"{told[1]}. Set it as for the home run."
+        )
 
 
 def told(path: Path | None) -> str:

@@ -1,6 +1,8 @@
 """Who is who: the person behind each image, which the challenge's `patientId` does not tell.
 
 In: the challenge's official mapping to NIH ChestX-ray14 (JSON), or a CSV. Out: image_id, person.
+A refusal shows the row and the image_id, never a person, who may have a hospital's number for a
+name.
 """
 
 import json
@@ -39,12 +41,12 @@ def read_persons(path: Path, max_match_mse: float) -> pd.DataFrame:
         persons = _read_mapping(path)
     else:
         persons = _read_csv(path, max_match_mse)
-    refuse_spaces(path, persons, ["image_id", "person"], SplitError)
+    refuse_spaces(path, persons, ["image_id", "person"], SplitError, shown=["image_id"])
     refuse_rows(
         path,
         persons,
         persons["person"] != persons.groupby("image_id")["person"].transform("first"),
-        ["image_id", "person"],
+        ["image_id"],
         expected="one person per image",
         cure="Keep one of the image's rows.",
         error=SplitError,
@@ -74,7 +76,7 @@ def _read_mapping(path: Path) -> pd.DataFrame:
 
 
 def _read_csv(path: Path, max_match_mse: float) -> pd.DataFrame:
-    rows = read_rows(path, ["patientId"], SplitError)
+    rows = read_rows(path, ["patientId"], SplitError, private=True)
     table = rows.rename(columns={"patientId": "image_id"})
     if "match_mse" in table:
         table = _believed(path, table, max_match_mse)
@@ -83,7 +85,7 @@ def _read_csv(path: Path, max_match_mse: float) -> pd.DataFrame:
             path,
             table,
             table["person"].str.strip() == "",
-            ["image_id", "person"],
+            ["image_id"],
             expected="a person",
             cure="Name one, or remove the row: the image is then a person of its own.",
             error=SplitError,
@@ -91,8 +93,8 @@ def _read_csv(path: Path, max_match_mse: float) -> pd.DataFrame:
         return table[["image_id", "person"]]
     if "nih_image" not in table:
         raise SplitError(
-            f"{path}: row 1: expected a column person or nih_image beside patientId, got "
-            f"{', '.join(rows.columns)}. Correct the header."
+            f"{path}: row 1: expected a column person or nih_image beside patientId, got none. "
+            "Correct the header."
         )
     return table[["image_id"]].assign(person=_person_of(path, table))
 
@@ -119,7 +121,7 @@ def _person_of(path: Path, table: pd.DataFrame) -> "pd.Series[str]":
         path,
         table,
         person.isna(),
-        ["image_id", "nih_image"],
+        ["image_id"],
         expected="an NIH image named <person>_<number>.png",
         cure="Correct the name or remove the row.",
         error=SplitError,

@@ -15,6 +15,7 @@ import torch
 
 from pneumonia.checkpoint import dump
 from pneumonia.config import Config
+from pneumonia.network import UNREADABLE
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,11 @@ def load(folder: Path) -> dict[str, Any] | None:
         if data[:_DIGEST_LENGTH] != hashlib.sha256(payload).hexdigest().encode("ascii"):
             logger.warning("%s is torn: its digest differs. Going back to an earlier one.", name)
             continue
-        content = dict(torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True))
+        try:
+            content = dict(torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True))
+        except UNREADABLE as error:
+            logger.warning("%s holds other bytes (%s): left aside.", name, type(error).__name__)
+            continue
         if content.pop("format", None) == FORMAT:
             return content
         logger.warning("%s is of another version: left aside.", name)

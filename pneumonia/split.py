@@ -15,7 +15,7 @@ import pandas as pd
 
 from pneumonia.artifacts import Facts
 from pneumonia.config import SplitConfig
-from pneumonia.csv_files import read_rows, refuse_rows, refuse_spaces
+from pneumonia.csv_files import read_rows, refuse_rows, refuse_spaces, unquoted
 from pneumonia.errors import SplitError
 from pneumonia.people import check_mapped, image_alone, name_people, patient_id, told
 
@@ -58,6 +58,7 @@ def read_split_file(path: Path) -> pd.DataFrame:
             test, or an image on two.
     """
     rows = read_rows(path, ["patientId", "split"], SplitError)
+    rows = rows.assign(patientId=unquoted(rows["patientId"]))
     refuse_spaces(path, rows, ["patientId"], SplitError)
     sides = ["patientId", "split"]
     refuse_rows(
@@ -93,6 +94,7 @@ def make_split(
     by_image: bool = False,
     persons_path: Path | None = None,
     split_path: Path | None = None,
+    patient_key: bytes = b"",
 ) -> Split:
     """Give every image with a label and a file its person and its side.
 
@@ -106,6 +108,7 @@ def make_split(
         by_image: split by image although persons are known, which then tell the leak; persons
             of other images are as good as none.
         persons_path, split_path: where `persons` and `split_file` were read, for messages.
+        patient_key: of the stored hashes of people; their sides are the same under any.
 
     Raises:
         SplitError: nothing to split, a map that names no image or leaves out more than
@@ -121,9 +124,9 @@ def make_split(
         check_mapped(studies["image_id"], persons, persons_path, max_unmapped=config.max_unmapped)
     single = studies["image_id"].map(image_alone)
     grouped = single if by_image else person
-    studies["patient_id"] = grouped.map(patient_id)
+    studies["patient_id"] = grouped.map(lambda name: patient_id(name, patient_key))
     if split_file is None:
-        studies["split"] = _deal(studies["patient_id"], config)
+        studies["split"] = _deal(grouped.map(patient_id), config)
     else:
         studies["split"] = _look_up(studies["image_id"], split_file, split_path)
     leak = None

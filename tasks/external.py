@@ -12,8 +12,10 @@ import pandas as pd
 
 from pneumonia.artifacts import Artifact, Facts, digest, digest_table, write_json
 from pneumonia.config import SIMULATION, CamConfig, Config, EvaluationConfig, SplitConfig, as_dict
+from pneumonia.csv_files import write_rows
 from pneumonia.errors import StaleArtifactError
 from pneumonia.machine import resolve_accelerator, workers
+from pneumonia.people import check_same_key, key_setting, patient_key
 from pneumonia.persons import read_persons
 from pneumonia.split import STUDY_COLUMNS
 from pneumonia.workspace import Scratch, Workspace
@@ -161,8 +163,11 @@ def _plan(context: Context, home: Home, data: str) -> Plan:
     home_data = home.evaluation.json("evaluation.json")["data"]
     home_simulated = home_data.get("simulated", False)
     people = home_studies[["patient_id", "split"]] if home_data["grouping"] == "person" else None
-    configuration = {
+    key = patient_key()
+    check_same_key(home.split.manifest.configuration, key)
+    configuration: dict[str, Any] = {
         "model": frozen.training.manifest.configuration,
+        **key_setting(key),
         **{name: as_dict(getattr(config, name)) for name in ("shards", "evaluation", "cam")},
     }
     del configuration["shards"]["quiet_seconds"], configuration["shards"]["images_per_shard"]
@@ -190,7 +195,7 @@ def _plan(context: Context, home: Home, data: str) -> Plan:
         }
         studies, facts = external_studies(
             labels, boxes, images, known, persons=persons, persons_path=grouping,
-            max_unmapped=config.split.max_unmapped, home_people=people,
+            max_unmapped=config.split.max_unmapped, home_people=people, patient_key=key,
         )  # fmt: skip
         here = studies[["image_id"]].merge(images[list(IMAGE_COLUMNS)], on="image_id")
         val = home_images[home_images["split"] == "val"]
@@ -201,7 +206,7 @@ def _plan(context: Context, home: Home, data: str) -> Plan:
         everyone = everyone.merge(stored, on="image_id", validate="1:1")
         duplicates = find_duplicates(everyone, ImagePool(context.workspace.pool, everyone))
         duplicates = duplicates[duplicates["split"] == "test"]  # of the home run, its split tells
-        duplicates.to_csv(output / "duplicates.csv", index=False, lineterminator="\n")
+        write_rows(duplicates, output / "duplicates.csv")
         facts["duplicates"] = count_duplicates(duplicates, pool.side)
         facts["simulated"] = simulated
         checkpoint = load(frozen.training.path / "checkpoint.ckpt")
@@ -292,7 +297,7 @@ def _write_predictions(
     table = studies[["image_id", "target"]].merge(predictions, on="image_id", validate="1:1")
     table["positive"] = table["probability"] >= threshold
     columns = ["image_id", "logit", "probability", "positive", "target"]
-    table[columns].to_csv(output / "predictions.csv", index=False, lineterminator="\n")
+    write_rows(table[columns], output / "predictions.csv")
 
 
 def describe(facts: Facts) -> str:

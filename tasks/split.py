@@ -7,7 +7,9 @@ from pathlib import Path
 
 from pneumonia.artifacts import Artifact, Facts, digest_table, write_json, write_table
 from pneumonia.config import as_dict
+from pneumonia.csv_files import write_rows
 from pneumonia.errors import ConfigError, StaleArtifactError
+from pneumonia.people import key_setting, patient_key
 from pneumonia.persons import find_persons, read_persons
 from pneumonia.split import make_split, read_split_file
 from pneumonia.workspace import Scratch
@@ -31,6 +33,7 @@ def plan(context: Context) -> Plan:
     images = context.artifact("shards").table("images.parquet", [*IMAGE_COLUMNS, *STORED])
     grouping = find_grouping(request)
     persons = None if grouping is None else read_persons(grouping, config.max_match_mse)
+    key = patient_key()
     sides = None if request.split_file is None else read_split_file(request.split_file)
 
     def write(scratch: Scratch) -> Facts:
@@ -40,10 +43,10 @@ def plan(context: Context) -> Plan:
         split = make_split(
             labels, boxes, images, persons=persons, split_file=sides,
             config=config, by_image=request.by_image, persons_path=grouping,
-            split_path=request.split_file,
+            split_path=request.split_file, patient_key=key,
         )  # fmt: skip
         write_table(split.studies, scratch.output / "studies.parquet")
-        split.to_cite().to_csv(scratch.output / "split.csv", index=False, lineterminator="\n")
+        write_rows(split.to_cite(), scratch.output / "split.csv")
         stored = split.studies.merge(images[["image_id", "pixel_digest", *STORED]], on="image_id")
         pool = ImagePool(context.workspace.pool, stored)
         duplicates = find_duplicates(stored, pool)
@@ -59,7 +62,8 @@ def plan(context: Context) -> Plan:
         "persons": "none" if persons is None else digest_table(persons, ["image_id", "person"]),
         "split file": "none" if sides is None else digest_table(sides, ["image_id", "split"]),
     }
-    return Plan(inputs, as_dict(config) | {"by_image": request.by_image}, write)
+    settings = as_dict(config) | {"by_image": request.by_image} | key_setting(key)
+    return Plan(inputs, settings, write)
 
 
 def find_grouping(request: Request) -> Path | None:

@@ -8,6 +8,8 @@ import pytest
 from flows.preflight import check
 from pneumonia.artifacts import Manifest, digest, write_manifest
 from pneumonia.config import parse_settings
+from pneumonia.errors import ConfigError
+from pneumonia.people import PATIENT_KEY
 from tasks.caching import Request
 
 NOWHERE = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
@@ -61,3 +63,12 @@ def test_a_workspace_with_such_a_model_asks_nobody(request_for, tmp_path):
 
 def test_until_split_asks_for_no_weights(request_for, tmp_path):
     check(request_for(tmp_path / "workspace"), "split")
+
+
+def test_a_key_of_people_that_can_be_guessed_is_refused_before_work(
+    request_for, tmp_path, monkeypatch
+):
+    monkeypatch.setenv(PATIENT_KEY, "short")
+    with pytest.raises(ConfigError, match=r"PNEUMONIA_PATIENT_KEY: expected at least 16"):
+        check(request_for(tmp_path / "workspace"), "split")
+    check(request_for(tmp_path / "workspace"), "shards")  # nobody is hashed there

@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pneumonia import artifacts
-from pneumonia.artifacts import Manifest, digest, digest_table
+from pneumonia.artifacts import (
+    Artifact,
+    Manifest,
+    digest,
+    digest_table,
+    read_manifest,
+    read_table,
+    write_manifest,
+)
 from pneumonia.errors import CorruptArtifactError
 
 FRAME = pd.DataFrame(
@@ -122,3 +130,40 @@ def test_changes_tell_nested_settings():
     old = {"training": {"epochs": 3, "seed": 0}, "cam": {"n": 1}}
     new = {"training": {"epochs": 5, "seed": 0}, "cam": {"n": 1}, "run": None}
     assert artifacts.changes(old, new) == ["training.epochs 3 -> 5"]
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a/../../b", "a\0b", ""])
+def test_manifest_that_names_a_file_outside_its_folder_is_refused(tmp_path, name):
+    files = {name: {"size": 1, "sha256": "0" * 64}}
+    write_manifest(Manifest("labels", "k", 1, {}, {}, files=files), tmp_path)
+    with pytest.raises(CorruptArtifactError, match=r"a file outside its folder"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("stated", [{"size": "1", "sha256": ""}, {"size": 1, "sha256": 2}, {}, 3])
+def test_manifest_whose_files_have_no_size_or_digest_is_refused(tmp_path, stated):
+    write_manifest(Manifest("labels", "k", 1, {}, {}, files={"a": stated}), tmp_path)
+    with pytest.raises(CorruptArtifactError, match=r"expected a manifest"):
+        read_manifest(tmp_path)
+
+
+def test_manifest_of_deep_brackets_is_refused_by_name(tmp_path):
+    (tmp_path / "manifest.json").write_text("[" * 100_000)
+    with pytest.raises(CorruptArtifactError, match=r"expected a manifest"):
+        read_manifest(tmp_path)
+
+
+def test_read_table_that_declares_more_values_than_any_data_set_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "table.parquet"
+    pd.DataFrame({"row": [0] * 1000, "age": [1.0] * 1000}).to_parquet(path)
+    assert len(read_table(path)) == 1000
+    monkeypatch.setattr(artifacts, "MAX_CELLS", 1999)
+    with pytest.raises(CorruptArtifactError, match=r"got 1,000 rows of 2 columns"):
+        read_table(path)
+
+
+def test_json_of_an_artifact_that_is_none_is_refused_by_name(tmp_path):
+    artifact = Artifact(tmp_path, Manifest("labels", "k", 1, {}, {}))
+    (tmp_path / "facts.json").write_text("{")
+    with pytest.raises(CorruptArtifactError, match=r"facts\.json: expected JSON"):
+        artifact.json("facts.json")

@@ -1,6 +1,9 @@
 import dataclasses
+import os
+import re
 import subprocess
 import sys
+import zipfile
 
 import pytest
 import torch
@@ -171,3 +174,73 @@ def test_plain_tensors_share_no_memory():
     tensor += 1
     assert copies["a"].sum() == 0
     assert copies["b"].untyped_storage().nbytes() == 8
+
+
+def rewritten(saved, change, compression=zipfile.ZIP_STORED):
+    """The checkpoint's archive once more, its first member changed: what says what it holds."""
+    with zipfile.ZipFile(saved) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    first = next(iter(members))
+    with zipfile.ZipFile(saved, "w", compression) as archive:
+        for name, content in members.items():
+            archive.writestr(name, change(content) if name == first else content)
+
+
+def test_load_compressed_member_is_refused_before_it_is_unpacked(saved):
+    rewritten(saved, lambda _: bytes(50 << 20), zipfile.ZIP_DEFLATED)
+    assert saved.stat().st_size < 5 << 20  # but for 50 MiB of zeros it is as it was
+    with pytest.raises(
+        CorruptArtifactError, match=r"checkpoint\.ckpt: expected .* got other bytes"
+    ):
+        checkpoint.load(saved)
+
+
+def test_load_pickle_of_an_unheard_of_protocol_raises_no_warning(saved):
+    rewritten(saved, lambda content: b"\x80\x5a" + content[2:])
+    assert checkpoint.load(saved).epoch == 3  # warnings are errors here
+
+
+def test_load_pickle_cut_within_a_number_is_refused_by_name(saved):
+    rewritten(saved, lambda _: b"\x80\x02J\x01")  # BININT with one of its four bytes
+    with pytest.raises(CorruptArtifactError, match=r"got other bytes"):
+        checkpoint.load(saved)
+
+
+def test_read_weights_older_form_with_a_lost_storage_is_refused_by_name(tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save({"a": torch.ones(3)}, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    key = re.search(rb"X.\0\0\0(\d{8,})", content, re.DOTALL)
+    path.write_bytes(content.replace(key[1], b"7" * len(key[1]), 1))  # named twice in the file
+    with pytest.raises(ConfigError, match=r"weights\.pth: expected a file of tensors"):
+        checkpoint.read_weights(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("image_size", "64", "str for image_size"),
+        ("epoch", True, "bool for epoch"),
+        ("training", [1], "list for training"),
+        ("state_dict", [1], "state_dict"),
+        ("state_dict", {"head.bias": torch.ones(1, dtype=torch.complex64)}, "state_dict"),
+    ],
+)
+def test_load_value_of_another_kind_is_refused_by_name(saved, field, value, told):
+    content = torch.load(saved, weights_only=True)
+    torch.save({**content, field: value}, saved)
+    with pytest.raises(CorruptArtifactError, match=told):
+        checkpoint.load(saved)
+
+
+def test_read_weights_names_that_are_no_text_are_refused(tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save({1: torch.ones(1), "a": torch.ones(1)}, path)
+    with pytest.raises(ConfigError, match=r"names that are no text"):
+        checkpoint.read_weights(path)
+
+
+def test_load_of_a_pipe_is_refused_without_waiting_for_its_writer(tmp_path):
+    os.mkfifo(tmp_path / "pipe.ckpt")
+    with pytest.raises(CorruptArtifactError, match=r"pipe\.ckpt: .*got no regular file"):
+        checkpoint.load(tmp_path / "pipe.ckpt")

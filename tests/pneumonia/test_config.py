@@ -95,3 +95,10 @@ def test_every_field_says_what_it_is():
 @pytest.mark.parametrize("text", ["CR, *", '["CR", "*"]'])
 def test_accept_takes_words_and_lists(text):
     assert parse_settings([f"shards.accept={text}"]).shards.accept == ("CR", "*")
+
+
+@pytest.mark.parametrize("text", ["9" * 6000, "[" * 100_000], ids=["digits", "brackets"])
+def test_parse_settings_number_or_list_that_python_cannot_read_is_a_bad_value(text):
+    with pytest.raises(ConfigError, match=r"training\.epochs: .*, got '.{98}…$") as refused:
+        parse_settings([f"training.epochs={text}"])
+    assert len(str(refused.value)) < 300

@@ -1,6 +1,10 @@
+import os
+from pathlib import Path
+
+import pandas as pd
 import pytest
 
-from pneumonia.csv_files import read_content, read_rows
+from pneumonia.csv_files import MAX_BYTES, read_content, read_rows, unquoted, write_rows
 from pneumonia.errors import LabelError, SplitError
 
 
@@ -73,3 +77,41 @@ def test_read_content_missing_file_or_folder_raises_the_named_error(tmp_path):
         read_content(tmp_path / "absent.csv", "a CSV file", SplitError)
     with pytest.raises(LabelError, match=r"expected a CSV file, got: Is a directory"):
         read_rows(tmp_path, ["a"], LabelError)
+
+
+def test_read_content_pipe_device_and_nul_are_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    for path in (tmp_path / "pipe.csv", Path("/dev/zero")):
+        with pytest.raises(SplitError, match=r"expected a CSV file, got: no regular file"):
+            read_content(path, "a CSV file", SplitError)
+    with pytest.raises(SplitError, match=r"expected a CSV file, got embedded null byte"):
+        read_content(Path("a\0b.csv"), "a CSV file", SplitError)
+
+
+def test_read_content_huge_file_is_refused_unread(tmp_path):
+    path = tmp_path / "huge.csv"
+    with path.open("wb") as file:
+        file.truncate(MAX_BYTES + 1)  # a hole: no disk is used
+    with pytest.raises(SplitError, match=r"at most 67,108,864 bytes, got 67,108,865"):
+        read_content(path, "a CSV file", SplitError)
+
+
+PLANTED = [
+    "=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "'=1", "''+1", "'plain",
+    "plain", "a=b",
+]  # fmt: skip
+
+
+def test_write_rows_no_text_is_a_formula_and_unquoted_gives_it_back(tmp_path):
+    path = tmp_path / "table.csv"
+    write_rows(pd.DataFrame({"name": PLANTED, "logit": range(-5, 6)}), path)
+    rows = read_rows(path, ["name"], SplitError)
+    assert not rows["name"].str.match(r"[=+\-@\t\r]").any()
+    assert unquoted(rows["name"]).tolist() == PLANTED
+    assert rows["logit"].tolist() == [str(number) for number in range(-5, 6)]  # numbers stay
+
+
+def test_write_rows_leaves_plain_tables_as_they_were(tmp_path):
+    table = pd.DataFrame({"name": ["a", None], "part": pd.Categorical(["x", "y"]), "n": [1.5, -2]})
+    write_rows(table, tmp_path / "table.csv")
+    assert (tmp_path / "table.csv").read_text() == table.to_csv(index=False)

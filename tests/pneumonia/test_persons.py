@@ -88,15 +88,14 @@ def test_read_persons_json_id_with_space_or_nothing_is_refused(written, name):
     ("content", "sentence"),
     [
         ("patientId\na\n", "row 1: expected a column person or nih_image beside patientId, got "
-                           "patientId. Correct the header."),
+                           "none. Correct the header."),
         ("image,person\na,1\n", "row 1: expected the columns patientId"),
-        ("patientId,person\na,1\nb, \n", "row 3: expected a person, got image_id 'b', person ' '. "
+        ("patientId,person\na,1\nb, \n", "row 3: expected a person, got image_id 'b'. "
                                          "Name one, or remove the row"),
         ("patientId,person\na,1\nb,2\na,2\n", "row 4: expected one person per image, got image_id "
-                                              "'a', person '2'. Keep one of the image's rows."),
+                                              "'a'. Keep one of the image's rows."),
         ("patientId,nih_image\na,00010007.png\n",
-         "row 2: expected an NIH image named <person>_<number>.png, got image_id 'a', "
-         "nih_image '00010007.png'"),
+         "row 2: expected an NIH image named <person>_<number>.png, got image_id 'a'. "),
         ("patientId,nih_image,match_mse\na,1_1.png,low\n",
          "row 2: expected a number or nothing, got match_mse 'low'"),
     ],
@@ -135,3 +134,23 @@ def test_read_persons_json_entry_with_two_persons_is_refused(written):
 def test_read_persons_missing_file_is_refused(tmp_path):
     with pytest.raises(SplitError, match="expected a JSON file, got: No such file"):
         read_persons(tmp_path / "absent.json", 10.0)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("patientId,person\na,HOSP-4711\na,HOSP-4712\n", "row 3: "),
+        ("patientId,person\na,HOSP-4711 \n", "row 2: "),
+        ("patientId,nih_image\na,HOSP-4711\n", "row 2: "),
+        ("a,HOSP-4711\nb,HOSP-4712\n", "row 1: "),
+        ("patientId,HOSP-4711\na,HOSP-4712\n", "row 1: "),
+        ("patientId,HOSP-4711,HOSP-4711\na,1,1\n", "row 1: "),
+        ([{"subset_img_id": "a", "img_id": "HOSP-4711"}], "row 1: "),
+    ],
+)
+def test_read_persons_refusal_shows_the_row_and_no_person(written, content, told):
+    path = written(content, "map.csv" if isinstance(content, str) else "map.json")
+    with pytest.raises(SplitError) as caught:
+        read_persons(path, 10.0)
+    assert told in str(caught.value)
+    assert "HOSP" not in str(caught.value)

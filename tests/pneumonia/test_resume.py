@@ -1,3 +1,5 @@
+import hashlib
+
 import pytest
 import torch
 
@@ -66,3 +68,11 @@ def progress(epoch, best_epoch):
 def test_finished_after_all_epochs_or_when_patience_ends(epoch, best_epoch, finished):
     config = parse({"training": {"epochs": 10, "patience": 3}})
     assert progress(epoch, best_epoch).finished(config) is finished
+
+
+def test_load_sealed_bytes_that_are_no_point_are_left_aside(tmp_path, caplog):
+    payload = b"no archive"
+    seal = hashlib.sha256(payload).hexdigest().encode()
+    (tmp_path / "resume.ckpt").write_bytes(seal + payload)
+    assert resume.load(tmp_path) is None
+    assert "resume.ckpt holds other bytes" in caplog.text

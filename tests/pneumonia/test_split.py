@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from people import make_images, make_tables, split_tables
 
 from pneumonia.config import SplitConfig
-from pneumonia.errors import SplitError
+from pneumonia.errors import ConfigError, SplitError
 from pneumonia.labels import read_labels
-from pneumonia.people import patient_id
+from pneumonia.people import PATIENT_KEY, check_same_key, key_setting, patient_id, patient_key
 from pneumonia.persons import read_persons
 from pneumonia.split import STUDY_COLUMNS, place
 
@@ -167,6 +167,42 @@ def test_place_is_uniform_and_independent_between_seeds():
 
 def test_place_and_patient_id_stay_what_they_are():
     assert patient_id("person 00010007") == "13af9d293de58d4c"
+
+
+def test_make_split_key_changes_the_stored_people_and_nothing_else():
+    tables = make_tables(300, 150)
+    plain, keyed, again = (
+        split_tables(tables, patient_key=key).studies for key in (b"", b"k" * 32, b"k" * 32)
+    )
+    assert keyed.equals(again)
+    assert keyed.drop(columns="patient_id").equals(plain.drop(columns="patient_id"))
+    assert not set(keyed["patient_id"]) & set(plain["patient_id"])
+    pairs = set(zip(plain["patient_id"], keyed["patient_id"], strict=True))
+    assert len(pairs) == plain["patient_id"].nunique() == keyed["patient_id"].nunique()
+
+
+def test_patient_key_is_of_the_environment_and_its_fingerprint_tells_it_apart(monkeypatch):
+    monkeypatch.delenv(PATIENT_KEY, raising=False)
+    assert patient_key() == b""
+    assert key_setting(b"") == {}
+    stated = []
+    for secret in ("first secret of a hospital", "second secret of a hospital"):
+        monkeypatch.setenv(PATIENT_KEY, secret)
+        stated.append(key_setting(patient_key()))
+        assert secret not in str(stated)
+        check_same_key(stated[-1], patient_key())
+    assert stated[0] != stated[1]
+    with pytest.raises(ConfigError, match=r"hashed with \(the key .{16}\), got the key .{16}\."):
+        check_same_key(stated[0], patient_key())
+    with pytest.raises(ConfigError, match=r"hashed with \(no key\), got the key"):
+        check_same_key({}, patient_key())
+
+
+def test_patient_key_that_can_be_found_by_trying_is_refused_unshown(monkeypatch):
+    monkeypatch.setenv(PATIENT_KEY, "hunter2")
+    with pytest.raises(ConfigError, match=r"at least 16 characters, got 7") as caught:
+        patient_key()
+    assert "hunter2" not in str(caught.value)
     assert place("13af9d293de58d4c", 56) == 0.49357678477673717
 
 

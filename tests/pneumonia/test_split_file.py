@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from people import make_tables, split_tables
 
+from pneumonia.csv_files import write_rows
 from pneumonia.errors import SplitError
-from pneumonia.split import read_split_file
+from pneumonia.split import Split, read_split_file
 
 
 def test_make_split_split_file_by_image_tells_the_leak_of_the_split_in_use():
@@ -144,3 +145,12 @@ def test_read_split_file_refuses_with_row_value_and_cure(tmp_path, rows, sentenc
     with pytest.raises(SplitError) as caught:
         read_split_file(path)
     assert sentence in str(caught.value)
+
+
+def test_split_file_image_whose_name_is_a_formula_comes_back_as_it_is(tmp_path):
+    names = ["=1+1", "-a", "'=b", "plain"]
+    studies = pd.DataFrame({"image_id": names, "split": ["train", "val", "test", "train"]})
+    path = tmp_path / "split.csv"
+    write_rows(Split(studies, {}).to_cite(), path)
+    assert "\n'=1+1,train\n" in path.read_text()
+    assert dict(read_split_file(path).to_numpy()) == dict(studies.to_numpy())
