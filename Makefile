@@ -39,6 +39,7 @@ bench: bench-extra
 	$(BIN)/pneumonia bench feeding
 	$(BIN)/pneumonia bench training
 	$(BIN)/pneumonia bench pipeline
+	$(BIN)/pneumonia bench cached
 
 # What a GPU is for, and the whole run at the challenge's size; wants 10 GB of disk.
 bench-gpu: bench-extra
