@@ -14,7 +14,7 @@ from flows.preflight import check, needs
 from flows.stages import walk
 from pneumonia.config import MODELS, Config
 from tasks.caching import Request
-from tasks.report import REPORT, publish
+from tasks.report import REPORT
 
 logger = logging.getLogger("flows.pipeline")  # a worker may load this file under another name
 
@@ -57,6 +57,5 @@ def pipeline(
     work = Execution()
     references = walk(request, until, work.visit)
     if REPORT.name in references:
-        publish(request, references, pictures=not work.outcomes[REPORT.name].cached)
         logger.info("Report: %s", workspace / "runs" / run / REPORT.name / "report.html")
     return Completed(message=work.summary(), data=work.summary())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pneumonia.artifacts import Artifact, Facts, digest_table, write_json, write_table
 from pneumonia.config import as_dict
+from pneumonia.data_notes import split_note
 from pneumonia.errors import ConfigError, StaleArtifactError
 from pneumonia.persons import find_persons, read_persons
 from pneumonia.split import make_split, read_split_file
@@ -123,4 +124,5 @@ SPLIT = Stage(
     plan=plan,
     describe=describe,
     needs=("labels", "shards"),
+    note=lambda _, split: split_note(split),
 )
