@@ -20,7 +20,9 @@ SHEET_IMAGES, SHEET_COLUMNS = 16, 8
 ROWS_SHOWN = 20
 """Rows of a table of images; all of them stand in the artifact."""
 GAP = timedelta(seconds=5)
-"""Between two shards of one conversion at most; records give their start to the second."""
+"""Between two shards of one conversion at most."""
+LEAST_SECONDS = 10
+"""Of a conversion whose speed is told: records give the start of a shard to the second."""
 
 
 def labels_note(labels: Artifact) -> Note:
@@ -85,9 +87,9 @@ def shards_note(shards: Artifact, pool: Path) -> Note:
         "still being copied, left to the next run": f"{facts['unsettled']:,}",
         "last conversion": _last_conversion(pool, used),
     }
-    shown = _by_lot(images).head(SHEET_IMAGES)
-    films = ImagePool(pool, images).gather_ids(shown["image_id"].tolist())
-    names = ", ".join(escaped(name) for name in shown["image_id"])
+    chosen = _by_lot(images).head(SHEET_IMAGES)["image_id"].tolist()
+    films = ImagePool(pool, images).gather_ids(chosen)
+    names = ", ".join(map(escaped, chosen))
     return Note(
         page(
             "Images",
@@ -126,8 +128,9 @@ def split_note(split: Artifact) -> Note:
         "labels without a file": facts["labels_without_file"],
         "files without a label": facts["unlabelled_files"],
         "images without a person in the map": facts["unmapped_images"],
-        "images not in the split file": facts["images_not_in_split_file"],
     }
+    if facts["images_not_in_split_file"]:
+        counts["images not in the split file"] = facts["images_not_in_split_file"]
     return Note(
         page(
             "Split",
@@ -151,8 +154,9 @@ def _last_conversion(pool: Path, keys: Iterable[str]) -> str:
             break
         begun, ended, images = start, max(end, ended), images + count
     seconds = (ended - begun).total_seconds()
-    speed = f", {images / seconds:,.0f} a second" if seconds > 0 else ""
-    return f"{images:,} images in {seconds:,.1f} s{speed} ({begun:%Y-%m-%d %H:%M} UTC)"
+    speed = f"{seconds:,.0f} s, {images / seconds:,.0f} a second"
+    told = speed if seconds >= LEAST_SECONDS else f"less than {LEAST_SECONDS + 1} s"
+    return f"{images:,} images in {told} ({begun:%Y-%m-%d %H:%M} UTC)"
 
 
 def _span(shard: Path) -> tuple[datetime, datetime, int] | None:
@@ -187,7 +191,10 @@ def _quarantine(quarantine: pd.DataFrame) -> str:
         {"image": str(row["image_id"]), "reason": str(row["reason"])}
         for row in first.to_dict("records")
     ]
-    told = f"The first {len(first):,} of {len(quarantine):,}; `quarantine.parquet` has all, with details."
+    cut = (
+        f"The first {len(first):,} of {len(quarantine):,}. " if len(quarantine) > len(first) else ""
+    )
+    told = f"{cut}All stand in `quarantine.parquet`, with details."
     return "\n\n".join([markdown_table(reasons), told, markdown_table(files)])
 
 

@@ -157,16 +157,13 @@ def decision_curves(
 
 
 def forest(
-    groups: Mapping[str, Sequence[Interval]],
-    reference: float | None,
-    label: str,
-    form: Form = "svg",
+    groups: Mapping[str, Sequence[Interval]], mean: float | None, label: str, form: Form = "svg"
 ) -> bytes:
     """Values with intervals by subgroup, grouped under headings.
 
     Args:
         groups: per heading its rows; an empty heading is left out.
-        reference: a line to compare with, all images together.
+        mean: a line to compare with, all images together.
         label: of the axis.
     """
     lines: list[Interval | str] = []
@@ -176,8 +173,8 @@ def forest(
         for place, line in enumerate(lines):
             if not isinstance(line, str):
                 _interval(axis, place, line)
-        if reference is not None:
-            axis.axvline(reference, color=COLOURS[0], linewidth=0.9, zorder=0)
+        if mean is not None:
+            axis.axvline(mean, color=COLOURS[0], linewidth=0.9, zorder=0)
         names = [line if isinstance(line, str) else f"   {line.label}" for line in lines]
         axis.set_yticks(range(len(lines)), names)
         for tick, line in zip(axis.get_yticklabels(), lines, strict=True):

@@ -36,6 +36,18 @@ def markdown_table(rows: Table) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def turned(rows: Table) -> Table:
+    """A table on its side, for one that is wider than a page: its first column becomes the heading.
+
+    >>> turned([{"map": "resnet18", "IoU": "0.3"}, {"map": "constant map", "IoU": "0.2"}])
+    [{'map': 'IoU', 'resnet18': '0.3', 'constant map': '0.2'}]
+    """
+    if not rows:
+        return []
+    heading, *names = rows[0]
+    return [{heading: name} | {row[heading]: row[name] for row in rows} for name in names]
+
+
 def markdown_picture(source: str, alternative: str) -> str:
     """A picture as Markdown.
 

@@ -12,17 +12,21 @@ from numpy.typing import NDArray
 
 from pneumonia import tables
 from pneumonia.artifacts import Artifact
-from pneumonia.markdown import escaped, markdown_table
+from pneumonia.markdown import escaped, markdown_table, turned
 from pneumonia.notes import MAX_PICTURE_BYTES, Note, fact_table, page, section, share, shown
 
 
-def training_note(training: Artifact) -> Note:
-    """The curves, the epoch that was kept, and all epochs."""
+def training_note(training: Artifact, member: str) -> Note:
+    """The curves, the epoch that was kept, and all epochs.
+
+    Args:
+        member: the model, with its seed where that is not the first.
+    """
     from pneumonia.pictures import training_curves
 
     history = pd.read_csv(training.path / "history.csv")
     facts = training.manifest.facts
-    curves = training_curves({facts["model"]: history}, "png")["learning"]
+    curves = training_curves({member: history}, "png")["learning"]
     epochs = [
         {
             "epoch": str(int(row["epoch"])),
@@ -41,7 +45,7 @@ def training_note(training: Artifact) -> Note:
     )
     return Note(
         page(
-            f"Training of {escaped(facts['model'])}",
+            f"Training of {escaped(member)}",
             told,
             shown("the learning curves", curves),
             section("Epochs", markdown_table(epochs)),
@@ -49,8 +53,12 @@ def training_note(training: Artifact) -> Note:
     )
 
 
-def predictions_note(predictions: Artifact) -> Note:
-    """The calibration, and the thresholds with the rule that each was chosen by."""
+def predictions_note(predictions: Artifact, member: str) -> Note:
+    """The calibration, and the thresholds with the rule that each was chosen by.
+
+    Args:
+        member: the model, with its seed where that is not the first.
+    """
     decisions = predictions.json("operating_points.json")
     table = predictions.table("predictions.parquet", ["split", "probability"])
     calibration = decisions["calibration"]
@@ -62,20 +70,23 @@ def predictions_note(predictions: Artifact) -> Note:
                 f"called positive on {side}": share(int((chances >= point["threshold"]).sum()), n)
                 for side, chances, n in _sides(table)
             },
-            "rule": point["rule"],
         }
         for name, point in decisions["operating_points"].items()
     ]
     return Note(
         page(
-            "Predictions",
+            f"Predictions of {escaped(member)}",
             fact_table({f"{side} images": f"{n:,}" for side, _, n in _sides(table)}),
             section(
                 "Calibration",
                 f"probability = sigmoid(a logit + b) with a = {calibration['a']:.4f}, "
                 f"b = {calibration['b']:+.4f}. {escaped(calibration['rule'])}.",
             ),
-            section("Thresholds, chosen on val and frozen", markdown_table(thresholds)),
+            section(
+                "Thresholds, chosen on val and frozen",
+                markdown_table(thresholds),
+                "\n".join(_rules(decisions["operating_points"])),
+            ),
         )
     )
 
@@ -92,8 +103,8 @@ def evaluation_note(evaluation: Artifact) -> Note:
             escaped(headline(told)),
             markdown_table(tables.answer_table(told)),
             shown("the AUROC of models and controls", overview(told, "png")),
-            section("Operating points, on test", markdown_table(tables.operating_table(told))),
-            section("Calibration, on test", markdown_table(tables.calibration_table(told))),
+            section("Operating points, on test", *_points(tables.operating_table(told))),
+            section("Calibration, on test", markdown_table(turned(tables.calibration_table(told)))),
             section("Comparisons, in pairs", markdown_table(tables.comparison_table(told))),
         )
     )
@@ -123,12 +134,12 @@ def cam_note(cam: Artifact) -> Note:
             f"Class activation maps of {escaped(model)}",
             f"Scored on {scores['n']:,} positive test images with boxes, beside a constant map: "
             "the mean box map of the training positives.",
-            markdown_table(tables.cam_table({model: scores})),
+            markdown_table(turned(tables.cam_table({model: scores}))),
             section("Do the maps depend on the weights", _dependence(model, scores)),
             scale if maps else "No map was drawn.",
             *maps,
         ),
-        pictures={"first": picture.source for picture in small[:1]},
+        pictures={"first": small[0].source} if small else {},
     )
 
 
@@ -165,6 +176,22 @@ def _sides(table: pd.DataFrame) -> Iterator[tuple[str, NDArray[np.float64], int]
             yield side, chances, len(chances)
 
 
+def _rules(points: Mapping[str, Any]) -> Iterator[str]:
+    """What each threshold was chosen by, a line each."""
+    for name, point in points.items():
+        yield f"- {escaped(tables.POINT_NAMES.get(name, name))}: {escaped(point['rule'])}"
+
+
+def _points(rows: tables.Table) -> Iterator[str]:
+    """A table a model, its operating points side by side: all figures of one fit on a page."""
+    for model in dict.fromkeys(row["model"] for row in rows):
+        own = [row for row in rows if row["model"] == model]
+        yield f"### {escaped(model)}"
+        yield markdown_table(
+            turned([{name: row[name] for name in row if name != "model"} for row in own])
+        )
+
+
 def _dependence(model: str, scores: Mapping[str, Any]) -> str:
     """What random weights do to the maps, and what another seed does."""
     passed = scores["sanity"]["passed"]
@@ -178,7 +205,7 @@ def _dependence(model: str, scores: Mapping[str, Any]) -> str:
     return "\n\n".join(
         [
             told,
-            markdown_table(tables.sanity_table({model: scores})),
+            markdown_table(turned(tables.sanity_table({model: scores}))),
             seeds if again["value"] is not None else "",
         ]
     ).strip()

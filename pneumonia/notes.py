@@ -59,7 +59,7 @@ def section(title: str, *parts: str) -> str:
 
 def fact_table(facts: Mapping[str, str]) -> str:
     """Named facts, one below the other."""
-    return markdown_table([{"what": name, "value": value} for name, value in facts.items()])
+    return markdown_table([{"fact": name, "value": value} for name, value in facts.items()])
 
 
 def share(part: int, whole: int) -> str:

@@ -254,7 +254,8 @@ def _reduced(images: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
     n, side = len(images), images.shape[-1] // factor
     whole = images[:, : side * factor, : side * factor]
     means = whole.reshape(n, side, factor, side, factor).mean((2, 4))
-    return np.rint(means).astype(np.uint8)
+    reduced: NDArray[np.uint8] = np.rint(means).astype(np.uint8)
+    return reduced
 
 
 def _tiled(images: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:

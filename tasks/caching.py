@@ -23,10 +23,9 @@ from prefect.tasks import Task
 from pneumonia.artifacts import Artifact, Facts, Manifest, Reference, changes, digest, read_manifest
 from pneumonia.config import Config
 from pneumonia.errors import CorruptArtifactError
-from pneumonia.markdown import escaped
 from pneumonia.notes import Note
 from pneumonia.workspace import Scratch, Workspace
-from tasks.notes import key_of, leave
+from tasks.notes import leave
 from tasks.source import code_digest, modules_behind
 
 LIBRARIES = ("numpy", "opencv-python-headless", "pandas", "pydicom", "torch", "torchvision")
@@ -234,12 +233,8 @@ def make(stage: Stage, context: Context, plan: Plan) -> Outcome:
     outcome = Outcome(reference, artifact.manifest.facts, cached, reason, time.monotonic() - clock)
     told = stage.describe(outcome.facts)
     if stage.note is not None and not cached:
-        member = context.member if stage.per_model else ""
-        key = key_of(stage.name, request.noted_as or request.run, member)
-        why = (
-            f"`{reference.stage}/{reference.key}` in the workspace. Why it ran: {escaped(reason)}."
-        )
-        leave(key, told, why, partial(stage.note, context, artifact))
+        names = (stage.name, request.noted_as or request.run, name.removeprefix(stage.name))
+        leave(names, told, reference, reason, partial(stage.note, context, artifact))
     return ended(outcome, f"{reference}: {told} ({reason})")
 
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import (
@@ -26,12 +26,12 @@ from prefect.artifacts import (
 from prefect.context import TaskRunContext
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+from pneumonia.artifacts import Reference
 from pneumonia.errors import PneumoniaError
+from pneumonia.markdown import escaped
 from pneumonia.notes import Note
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 RETRIES = 1
 """Of a call to the API: Prefect's own five would hold a training up for a minute."""
@@ -49,23 +49,33 @@ def key_of(*names: str) -> str:
     return re.sub("[^a-z0-9]+", "-", "-".join(filter(None, names)).lower()).strip("-")
 
 
-def leave(key: str, description: str, why: str, write: Callable[[], Note]) -> None:
+def leave(
+    names: tuple[str, ...],
+    description: str,
+    reference: Reference,
+    reason: str,
+    write: Callable[[], Note],
+) -> None:
     """Leave a note in the UI; outside a task run it is not even written.
 
     Args:
+        names: what its key is made of: stage, run and, where there are several, member.
         description: one line.
-        why: the stage ran, the note's last line.
+        reference: the artifact it tells of.
+        reason: why the stage ran.
         write: makes the note.
     """
     if TaskRunContext.get() is None:
         return
+    key = key_of(*names)
     try:
         note = write()
-    except Exception as error:  # noqa: BLE001 (the artifact is complete, whatever a picture meets)
+    except Exception as error:  # the artifact is complete, whatever a picture meets
         expected = isinstance(error, (PneumoniaError, OSError))
         logger.warning("%s: the note could not be made: %s", key, error, exc_info=not expected)
         return
-    kinds: list[tuple[Callable[..., UUID], Mapping[str, Any]]] = [
+    why = f"`{reference.stage}/{reference.key}` in the workspace. Why it ran: {escaped(reason)}."
+    kinds: list[tuple[Callable[..., Any], Mapping[str, Any]]] = [
         (create_markdown_artifact, {"": f"{note.markdown}\n\n{why}"}),
         (create_table_artifact, note.tables),
         (create_image_artifact, note.pictures),
@@ -109,7 +119,7 @@ def progress(key: str, epochs: int) -> Iterator[Callable[[Mapping[str, Any]], No
     show(100.0, f"done after {last}")
 
 
-def _send(call: Callable[[], T]) -> T | None:
+def _send(call: Callable[[], Any]) -> Any:  # noqa: ANN401 (Prefect types each as a coroutine too)
     """Make one call to the API; None where it failed, now or before in this flow run."""
     context = TaskRunContext.get()
     if context is None:

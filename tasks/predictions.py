@@ -58,5 +58,5 @@ PREDICTIONS = Stage(
     per_model=True,
     per_seed=True,
     keyed_by_code=False,
-    note=lambda _, predictions: predictions_note(predictions),
+    note=lambda context, predictions: predictions_note(predictions, context.member),
 )

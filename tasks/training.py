@@ -197,5 +197,5 @@ TRAINING = Stage(
     per_seed=True,
     runs=("pneumonia.training",),
     keyed_by_code=False,
-    note=lambda _, training: training_note(training),
+    note=lambda context, training: training_note(training, context.member),
 )
