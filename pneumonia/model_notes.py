@@ -3,6 +3,7 @@
 In: an artifact. Out: a note.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -134,7 +135,7 @@ def cam_note(cam: Artifact) -> Note:
             f"Class activation maps of {escaped(model)}",
             f"Scored on {scores['n']:,} positive test images with boxes, beside a constant map: "
             "the mean box map of the training positives.",
-            markdown_table(turned(tables.cam_table({model: scores}))),
+            markdown_table(_brief(turned(tables.cam_table({model: scores})))),
             section("Do the maps depend on the weights", _dependence(model, scores)),
             scale if maps else "No map was drawn.",
             *maps,
@@ -187,9 +188,14 @@ def _points(rows: tables.Table) -> Iterator[str]:
     for model in dict.fromkeys(row["model"] for row in rows):
         own = [row for row in rows if row["model"] == model]
         yield f"### {escaped(model)}"
-        yield markdown_table(
-            turned([{name: row[name] for name in row if name != "model"} for row in own])
-        )
+        figures = [{name: row[name] for name in row if name != "model"} for row in own]
+        yield markdown_table(_brief(turned(figures)))
+
+
+def _brief(rows: tables.Table) -> tables.Table:
+    """A table that says of a figure that it has no interval; why, the report has room for."""
+    why = re.compile(r"\(no interval: [^)]*\)")
+    return [{name: why.sub("(no interval)", cell) for name, cell in row.items()} for row in rows]
 
 
 def _dependence(model: str, scores: Mapping[str, Any]) -> str:
