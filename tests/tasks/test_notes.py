@@ -31,6 +31,7 @@ def artifacts():
     newest = {}
     for artifact in sorted(found, key=lambda each: each.created):
         newest[artifact.key] = artifact
+    newest.pop(None, None)  # Prefect keeps some of its own without a key
     return newest
 
 
