@@ -117,7 +117,7 @@ def _plain(request: Request) -> dict[str, Any]:
     values = asdict(request)
     for name in ("raw", "workspace", "persons", "split_file"):
         values[name] = None if values[name] is None else str(values[name])
-    for name in ("config", "refresh", "models"):
+    for name in ("config", "refresh", "models", "noted_as"):
         del values[name]
     return values
 

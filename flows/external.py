@@ -95,6 +95,7 @@ def prepare(
         models=(model,),
         persons=persons,
         by_image=by_image,
+        noted_as=f"external-{run}-{model}",
     )
     check(request, "split")  # labels, images and who is who
     resolve_accelerator(request.config)

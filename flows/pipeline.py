@@ -15,7 +15,7 @@ from flows.stages import walk
 from pneumonia.config import MODELS, Config
 from pneumonia.workspace import Workspace
 from tasks.caching import Request
-from tasks.report import REPORT, publish
+from tasks.report import REPORT
 
 logger = logging.getLogger("flows.pipeline")  # a worker may load this file under another name
 

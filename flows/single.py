@@ -31,7 +31,7 @@ from tasks.cam import CAM
 from tasks.evaluation import EVALUATION
 from tasks.labels import LABELS
 from tasks.predictions import PREDICTIONS
-from tasks.report import REPORT, publish
+from tasks.report import REPORT
 from tasks.shards import SHARDS
 from tasks.split import SPLIT
 from tasks.training import TRAINING
@@ -153,9 +153,7 @@ def carry_out(stage: Stage, request: Request, *, seed: int | None = None) -> Sta
         return [_upstream(stage, each, context, stale) for context in contexts]
 
     with Workspace(request.workspace).in_use():
-        references = walk(request, stage.name, visit)
-        if stage is REPORT:
-            publish(request, references, pictures=True)
+        walk(request, stage.name, visit)
     told = "; ".join([work.summary(), *stale])
     return Completed(message=told, data=told)
 

@@ -23,13 +23,15 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Line = tuple[Array, Array]
 """x and y of a curve."""
+Form = Literal["svg", "png"]  # of a curve: sharp at any size, or for a page without SVG
 
 INK, SOFT, PALE = "#1b2733", "#55636f", "#9aa5b1"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 MAP_COLOURS = "viridis"
-_PANEL_DPI = 100
+_PANEL_DPI, _CURVE_DPI = 100, 130
 _SHORT_LABEL = 24  # letters of which two fit side by side under a curve
+_MARK: Any = {"markersize": 6.5, "markeredgecolor": "white", "markeredgewidth": 1.2}
 _LOCK = threading.Lock()
 _STYLE: Any = {  # Any: Matplotlib types its keys one by one
     "font.family": "DejaVu Sans",  # comes with Matplotlib: no font of the machine changes a byte
@@ -68,27 +70,33 @@ class Interval(NamedTuple):
     note: str = ""
 
 
-def learning_curves(losses: Mapping[str, Mapping[str, Line]], aurocs: Mapping[str, Line]) -> bytes:
+def learning_curves(
+    losses: Mapping[str, Mapping[str, Line]],
+    aurocs: Mapping[str, Line],
+    best: Mapping[str, int],
+    form: Form = "svg",
+) -> bytes:
     """Loss of train and val, and AUROC on val, by epoch, a colour per model.
 
     Args:
         losses: per model the lines `train` and `val`.
         aurocs: per model.
+        best: per model the place on its lines of the epoch that was kept, which is marked.
     """
     with _drawing(4.4, 4.6, rows=2) as (figure, axes):
         top, bottom = axes
         for i, (model, lines) in enumerate(losses.items()):
             colour = _colour(i)
             top.plot(*lines["train"], color=colour, linestyle=(0, (1.5, 1.2)), linewidth=1.3)
-            top.plot(*lines["val"], color=colour, label=model)
-            bottom.plot(*aurocs[model], color=colour, label=model)
+            marked: Any = {"color": colour, "marker": "o", "markevery": [best[model]], **_MARK}
+            top.plot(*lines["val"], label=model, **marked)
+            bottom.plot(*aurocs[model], label=model, **marked)
         top.set_ylabel("log loss (dotted: train)")
-        bottom.set_ylabel("AUROC on val")
-        bottom.set_xlabel("epoch")
+        bottom.set(xlabel="epoch", ylabel="AUROC on val")
         for axis in axes:
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         _legend(figure, bottom)
-        return _svg(figure)
+        return _curve(figure, form)
 
 
 def roc_curves(curves: Mapping[str, Line], points: Mapping[str, tuple[float, float]]) -> bytes:
@@ -142,19 +150,20 @@ def decision_curves(
         for i, (name, benefit) in enumerate(benefits.items()):
             axis.plot(threshold, benefit, label=name, **_line(i))
         axis.set(xlabel="threshold probability", ylabel="net benefit per image")
-        axis.set_xlim(0, float(threshold.max()))
-        axis.set_ylim(-0.15 * highest, 1.05 * highest)
+        axis.set(xlim=(0, float(threshold.max())), ylim=(-0.15 * highest, 1.05 * highest))
         axis.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         _legend(figure, axis)
         return _svg(figure)
 
 
-def forest(groups: Mapping[str, Sequence[Interval]], reference: float | None, label: str) -> bytes:
+def forest(
+    groups: Mapping[str, Sequence[Interval]], mean: float | None, label: str, form: Form = "svg"
+) -> bytes:
     """Values with intervals by subgroup, grouped under headings.
 
     Args:
         groups: per heading its rows; an empty heading is left out.
-        reference: a line to compare with, all images together.
+        mean: a line to compare with, all images together.
         label: of the axis.
     """
     lines: list[Interval | str] = []
@@ -164,8 +173,8 @@ def forest(groups: Mapping[str, Sequence[Interval]], reference: float | None, la
         for place, line in enumerate(lines):
             if not isinstance(line, str):
                 _interval(axis, place, line)
-        if reference is not None:
-            axis.axvline(reference, color=COLOURS[0], linewidth=0.9, zorder=0)
+        if mean is not None:
+            axis.axvline(mean, color=COLOURS[0], linewidth=0.9, zorder=0)
         names = [line if isinstance(line, str) else f"   {line.label}" for line in lines]
         axis.set_yticks(range(len(lines)), names)
         for tick, line in zip(axis.get_yticklabels(), lines, strict=True):
@@ -176,21 +185,17 @@ def forest(groups: Mapping[str, Sequence[Interval]], reference: float | None, la
         # of the values alone: ticks that follow the room left come after the layout made room
         axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], min_n_ticks=3))
         axis.set_xlabel(label)
-        return _svg(figure)
+        return _curve(figure, form)
 
 
 def histogram(values: Mapping[str, Array], label: str, bins: int = 24) -> bytes:
     """Distributions of values in [0, 1], outlined."""
+    edges = np.linspace(0, 1, bins + 1).tolist()
     with _drawing(4.0, 2.3) as (figure, (axis,)):
         for i, (name, column) in enumerate(values.items()):
-            axis.hist(
-                column, bins=np.linspace(0, 1, bins + 1).tolist(), histtype="stepfilled",
-                color=COLOURS[i], alpha=0.3,
-            )  # fmt: skip
-            axis.hist(
-                column, bins=np.linspace(0, 1, bins + 1).tolist(), histtype="step",
-                color=COLOURS[i], linestyle=DASHES[i], label=name,
-            )  # fmt: skip
+            line: Any = {"color": COLOURS[i], "linestyle": DASHES[i], "label": name}
+            axis.hist(column, bins=edges, histtype="stepfilled", color=COLOURS[i], alpha=0.3)
+            axis.hist(column, bins=edges, histtype="step", **line)
         axis.set(xlabel=label, ylabel="images", xlim=(0, 1))
         _legend(figure, axis)
         return _svg(figure)
@@ -268,10 +273,7 @@ def _curves(
     for i, (name, (x, y)) in enumerate(curves.items()):
         axis.plot(x, y, drawstyle=drawstyle, label=name, **_line(i))
         if name in points:
-            axis.plot(
-                *points[name], marker="o", markersize=6.5, color=_colour(i),
-                markeredgecolor="white", markeredgewidth=1.2, zorder=5,
-            )  # fmt: skip
+            axis.plot(*points[name], marker="o", color=_colour(i), zorder=5, **_MARK)
 
 
 def _interval(axis: Axes, place: int, row: Interval) -> None:
@@ -302,13 +304,17 @@ def _legend(figure: Figure, axis: Axes) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=2.4)
 
 
+def _curve(figure: Figure, form: Form) -> bytes:
+    return _svg(figure) if form == "svg" else _png(figure, dpi=_CURVE_DPI)
+
+
 def _svg(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
 
 
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True})
+def _png(figure: Figure, dpi: int = _PANEL_DPI) -> bytes:
+    buffer, told = io.BytesIO(), {"Software": None}
+    figure.savefig(buffer, format="png", dpi=dpi, metadata=told, pil_kwargs={"optimize": True})
     return buffer.getvalue()

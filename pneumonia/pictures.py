@@ -21,6 +21,9 @@ from pneumonia.reliability import reliability
 MAX_THRESHOLD = 0.6
 """Right end of the decision curve: nobody waits for more certainty to look at a film again."""
 
+SHEET_TILE = 128
+"""Pixels along an image of a sheet, at most."""
+
 MIN_BIN = 25
 """Images in a bin of the calibration curve; 15 bins at most."""
 
@@ -43,6 +46,12 @@ class Picture:
     source: str
     alternative: str
 
+    @property
+    def size(self) -> int:
+        """Bytes of the picture itself."""
+        data = self.source.partition(",")[2]
+        return len(data) * 3 // 4 - data.count("=")
+
 
 def probabilities(
     studies: pd.DataFrame, predictions: Mapping[str, pd.DataFrame]
@@ -58,9 +67,12 @@ def probabilities(
     return scores
 
 
-def training_curves(histories: Mapping[str, pd.DataFrame]) -> dict[str, Picture]:
-    """Learning curves of all models."""
+def training_curves(
+    histories: Mapping[str, pd.DataFrame], form: figures.Form = "svg"
+) -> dict[str, Picture]:
+    """Learning curves of all models, the epoch that was kept marked."""
     losses, aurocs = {}, {}
+    best = {model: int(history["val_loss"].argmin()) for model, history in histories.items()}
     for model, history in histories.items():
         epoch = history["epoch"].to_numpy(np.float64)
         train, val, auroc = (
@@ -73,8 +85,8 @@ def training_curves(histories: Mapping[str, pd.DataFrame]) -> dict[str, Picture]
         for model, line in aurocs.items()
         if len(line[0])
     )
-    drawing = figures.learning_curves(losses, aurocs)
-    return {"learning": _svg(drawing, f"Loss and AUROC by epoch: {ends}.")}
+    drawing = figures.learning_curves(losses, aurocs, best, form)
+    return {"learning": _embedded(drawing, f"Loss and AUROC by epoch: {ends}.", form)}
 
 
 def test_curves(
@@ -148,7 +160,7 @@ def histograms(test: Scores) -> dict[str, Picture]:
     }
 
 
-def overview(evaluation: Mapping[str, Any]) -> Picture:
+def overview(evaluation: Mapping[str, Any], form: figures.Form = "svg") -> Picture:
     """AUROC of models and controls, one below the other."""
     rows = [
         figures.Interval(name, *_ends(block["auroc"]), note="not defined")
@@ -157,8 +169,8 @@ def overview(evaluation: Mapping[str, Any]) -> Picture:
     told = "; ".join(
         f"{name} {tables.tell(block['auroc'])}" for name, block in tables.blocks(evaluation, "test")
     )
-    drawing = figures.forest({"": rows}, 0.5, "AUROC on test, 95 % interval")
-    return _svg(drawing, f"AUROC on test: {told}.")
+    drawing = figures.forest({"": rows}, 0.5, "AUROC on test, 95 % interval", form)
+    return _embedded(drawing, f"AUROC on test: {told}.", form)
 
 
 def subgroups(model: str, sides: Mapping[str, Any]) -> Picture:
@@ -201,6 +213,24 @@ def samples(images: NDArray[np.uint8], rows: pd.DataFrame) -> list[dict[str, Any
     return told
 
 
+def sheet(images: NDArray[np.uint8], columns: int, most_bytes: int) -> Picture:
+    """Several images as one picture, row after row, reduced until it is small enough.
+
+    Args:
+        images: (n, side, side); those that fill no whole row leave their places white.
+        columns: images in a row.
+        most_bytes: of the picture; a pixel an image is as far as it is reduced.
+    """
+    side = images.shape[-1]
+    reduction = -(-side // SHEET_TILE)
+    while True:
+        drawing = figures.image_png(_tiled(_reduced(images, reduction), columns))
+        picture = _png(drawing, f"{len(images)} stored images.")
+        if picture.size <= most_bytes or reduction >= side:
+            return picture
+        reduction += 1
+
+
 def errors(images: NDArray[np.uint8], rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
     """Per kind of error its films, as `samples` gives them, with the probability in the caption."""
     told: dict[str, list[dict[str, Any]]] = {}
@@ -219,12 +249,36 @@ def _reliability(
     return bins.probability, bins.observed
 
 
+def _reduced(images: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    """Images (n, side, side) by the mean of squares of `factor` pixels; what is over is cut off."""
+    n, side = len(images), images.shape[-1] // factor
+    whole = images[:, : side * factor, : side * factor]
+    means = whole.reshape(n, side, factor, side, factor).mean((2, 4))
+    reduced: NDArray[np.uint8] = np.rint(means).astype(np.uint8)
+    return reduced
+
+
+def _tiled(images: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
+    """Images (n, side, side) beside and below each other, each with a white line around it."""
+    rows = -(-len(images) // columns)
+    missing = rows * columns - len(images)
+    framed = np.pad(images, ((0, 0), (1, 1), (1, 1)), constant_values=255)
+    filled = np.pad(framed, ((0, missing), (0, 0), (0, 0)), constant_values=255)
+    side = filled.shape[-1]
+    placed = filled.reshape(rows, columns, side, side).transpose(0, 2, 1, 3)
+    return placed.reshape(rows * side, columns * side)
+
+
 def _ends(figure: Mapping[str, Any]) -> tuple[float | None, float | None, float | None]:
     return figure["value"], figure["low"], figure["high"]
 
 
 def _svg(data: bytes, alternative: str) -> Picture:
     return Picture(f"data:image/svg+xml;base64,{base64.b64encode(data).decode()}", alternative)
+
+
+def _embedded(data: bytes, alternative: str, form: figures.Form) -> Picture:
+    return _svg(data, alternative) if form == "svg" else _png(data, alternative)
 
 
 def _png(data: bytes, alternative: str) -> Picture:

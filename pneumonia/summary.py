@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from pneumonia.markdown import markdown_table
 from pneumonia.shift import (
     calibration_fits,
     external_headline,
@@ -16,7 +17,6 @@ from pneumonia.shift import (
 )
 from pneumonia.tables import (
     Evaluation,
-    Table,
     answer_table,
     count,
     has_intervals,
@@ -127,14 +127,6 @@ def summary_markdown(evaluation: Evaluation, cams: Cams = _NO_CAMS) -> str:
     )
 
 
-def markdown_table(rows: Table) -> str:
-    """A table as Markdown; cells keep to themselves whatever they hold."""
-    if not rows:
-        return ""
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
-    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
-
-
 def _beside(evaluation: Evaluation) -> str:
     """What the metadata alone reach, as a further sentence, where that is known."""
     control = evaluation["controls"]["metadata_only"]["test"]["auroc"]
@@ -204,7 +196,3 @@ def _listed(items: Sequence[str]) -> str:
 
 def _bullets(sentences: Sequence[str]) -> str:
     return "\n".join(f"- {sentence}" for sentence in sentences)
-
-
-def _cell(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

@@ -10,7 +10,7 @@ import importlib.metadata
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,7 +23,9 @@ from prefect.tasks import Task
 from pneumonia.artifacts import Artifact, Facts, Manifest, Reference, changes, digest, read_manifest
 from pneumonia.config import Config
 from pneumonia.errors import CorruptArtifactError
+from pneumonia.notes import Note
 from pneumonia.workspace import Scratch, Workspace
+from tasks.notes import leave
 from tasks.source import code_digest, modules_behind
 
 LIBRARIES = ("numpy", "opencv-python-headless", "pandas", "pydicom", "torch", "torchvision")
@@ -36,7 +38,11 @@ PASSING_FAULTS = frozenset(
 
 @dataclass(frozen=True)
 class Request:
-    """What a run was asked for."""
+    """What a run was asked for.
+
+    Args:
+        noted_as: what its notes in the UI are called after, where that is not the run.
+    """
 
     raw: Path
     workspace: Path
@@ -48,6 +54,7 @@ class Request:
     split_file: Path | None = None
     refresh: frozenset[str] = frozenset()
     verify: bool = False
+    noted_as: str = ""
 
 
 @dataclass(frozen=True)
@@ -154,6 +161,7 @@ class Stage:
         runs: modules that its work runs without importing them.
         keyed_by_code: an edit of the code behind it makes it anew; for stages that take seconds.
         part_of: the stage it works for; it has no link of its own in a run then.
+        note: writes what it leaves in the UI where it ran; part of no key.
     """
 
     name: str
@@ -166,6 +174,7 @@ class Stage:
     runs: tuple[str, ...] = ()
     keyed_by_code: bool = True
     part_of: str = ""
+    note: Callable[[Context, Artifact], Note] | None = None
     task: Task[[Context], Outcome] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -222,7 +231,11 @@ def make(stage: Stage, context: Context, plan: Plan) -> Outcome:
     if not stage.part_of:
         workspace.link(request.run, name, reference)
     outcome = Outcome(reference, artifact.manifest.facts, cached, reason, time.monotonic() - clock)
-    return ended(outcome, f"{reference}: {stage.describe(outcome.facts)} ({reason})")
+    told = stage.describe(outcome.facts)
+    if stage.note is not None and not cached:
+        names = (stage.name, request.noted_as or request.run, name.removeprefix(stage.name))
+        leave(names, told, reference, reason, partial(stage.note, context, artifact))
+    return ended(outcome, f"{reference}: {told} ({reason})")
 
 
 def ended(outcome: Outcome, message: str) -> Outcome:

@@ -3,6 +3,7 @@
 from pneumonia.artifacts import Facts, digest, digest_table, write_json
 from pneumonia.config import as_dict
 from pneumonia.machine import resolve_accelerator, workers
+from pneumonia.model_notes import cam_note
 from pneumonia.workspace import Scratch
 from tasks.caching import Context, Plan, Stage
 
@@ -83,4 +84,5 @@ CAM = Stage(
     describe=describe,
     needs=("labels", "shards", "split", "training", "predictions"),
     per_model=True,
+    note=lambda _, cam: cam_note(cam),
 )

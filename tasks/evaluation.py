@@ -6,6 +6,7 @@ import pandas as pd
 
 from pneumonia.artifacts import Facts, digest, digest_table, write_json
 from pneumonia.config import SIMULATION, as_dict
+from pneumonia.model_notes import evaluation_note
 from pneumonia.workspace import Scratch
 from tasks.caching import Context, Plan, Stage
 
@@ -88,4 +89,5 @@ EVALUATION = Stage(
     plan=plan,
     describe=describe,
     needs=("shards", "split", "predictions"),
+    note=lambda _, evaluation: evaluation_note(evaluation),
 )

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from pneumonia.artifacts import Facts, digest_file, write_table
+from pneumonia.data_notes import labels_note
 from pneumonia.labels import CLASSES_CSV, LABELS_CSV, read_labels
 from pneumonia.workspace import Scratch
 from tasks.caching import Context, Plan, Stage
@@ -36,4 +37,5 @@ LABELS = Stage(
     version=1,
     plan=plan,
     describe=describe,
+    note=lambda _, labels: labels_note(labels),
 )

@@ -2,6 +2,7 @@
 
 from pneumonia.artifacts import Facts, digest_table, write_json, write_table
 from pneumonia.machine import resolve_accelerator, workers
+from pneumonia.model_notes import predictions_note
 from pneumonia.workspace import Scratch
 from tasks.caching import Context, Plan, Stage
 
@@ -57,4 +58,5 @@ PREDICTIONS = Stage(
     per_model=True,
     per_seed=True,
     keyed_by_code=False,
+    note=lambda context, predictions: predictions_note(predictions, context.member),
 )

@@ -1,22 +1,20 @@
-"""The `report` stage: everything a run has found, on one page, and the same in Prefect's UI."""
+"""The `report` stage: everything a run has found, on one page, and its answer in Prefect's UI."""
 
-import base64
 import hashlib
 import logging
+import os
 from importlib.resources import files
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
-from prefect.artifacts import (
-    create_image_artifact,
-    create_markdown_artifact,
-    create_table_artifact,
-)
 
-from pneumonia.artifacts import Artifact, Facts, Reference, digest, digest_table
+from pneumonia.artifacts import Artifact, Facts, digest, digest_table
 from pneumonia.config import as_dict
-from pneumonia.workspace import Scratch, Workspace
-from tasks.caching import Context, Plan, Request, Stage
+from pneumonia.model_notes import report_note
+from pneumonia.notes import Note
+from pneumonia.workspace import Scratch
+from tasks.caching import Context, Plan, Stage
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +23,8 @@ TEMPLATES = ("report.html", "page.html", "macros.html")
 STUDY_COLUMNS = ("image_id", "split", "target", "class", "view")
 SAMPLES_PER_CLASS = 4
 ERRORS_PER_KIND = 6
-MAX_PICTURE_BYTES = 200_000
-"""Of one picture in Prefect's database."""
+SERVED = "PNEUMONIA_REPORTS_URL"
+"""Names the server of reports in the environment: it shows a run's report at `<url>/<run>/`."""
 
 
 def plan(context: Context) -> Plan:
@@ -133,52 +131,23 @@ def describe(facts: Facts) -> str:
     return f"report.html, {facts['bytes'] / 1e6:.1f} MB, {facts['pictures']} pictures"
 
 
-def publish(request: Request, references: dict[str, Reference], *, pictures: bool) -> None:
-    """Show the answer, the figures and some maps as artifacts of the Prefect run.
-
-    Args:
-        pictures: the maps too, which a run that changed nothing need not store once more.
-    """
-    from pneumonia.summary import summary_markdown
-    from pneumonia.tables import answer_table, operating_table
-
-    workspace = Workspace(request.workspace)
-    evaluation = workspace.get(references["evaluation"]).json("evaluation.json")
-    page = f"runs/{request.run}/{REPORT.name}/report.html"
-    cams = {
-        model: workspace.get(references[f"cam-{model}"]).json("cam.json")
-        for model in request.models
-    }
-    told = f"{summary_markdown(evaluation, cams)}\n\nThe whole report: `{page}` in the workspace.\n"
-    key = f"report-{request.run}".lower().replace("_", "-").replace(".", "-")
-    create_markdown_artifact(told, key=key, description="What the run found")
-    create_table_artifact(answer_table(evaluation), key=f"{key}-answer", description="On test")
-    create_table_artifact(
-        operating_table(evaluation), key=f"{key}-operating-points", description="On test"
+def note(context: Context, _: Artifact) -> Note:
+    """The answer of the run, and where its report is."""
+    run = context.request.run
+    place = f"runs/{run}/{REPORT.name}/report.html"
+    return report_note(
+        context.artifact("evaluation"), context.artifacts("cam"), place, page_address(run)
     )
-    for model in request.models if pictures else ():
-        maps = _maps(workspace.get(references[f"cam-{model}"]))
-        shown = [f"![{outcome}]({picture})" for outcome, picture in maps]
-        of_model = f"{key}-cam-{model.replace('_', '-')}"
-        create_markdown_artifact("\n\n".join([f"# Maps of {model}", *shown]), key=of_model)
-        for outcome, picture in maps[:1]:
-            create_image_artifact(picture, key=f"{of_model}-first", description=outcome)
 
 
-def _maps(cam: Artifact) -> list[tuple[str, str]]:
-    """Outcome and picture, as a data URI, of the first maps drawn."""
-    maps = []
-    for panel in cam.json("cam.json")["panels"][:4]:
-        picture = (cam.path / panel["file"]).read_bytes()
-        if len(picture) > MAX_PICTURE_BYTES:
-            told = (
-                "%s is left out of Prefect's artifacts: %d bytes, at most %d. It is in the report."
-            )
-            logger.warning(told, panel["file"], len(picture), MAX_PICTURE_BYTES)
-            continue
-        data = base64.b64encode(picture).decode()
-        maps.append((panel["outcome"], f"data:image/png;base64,{data}"))
-    return maps
+def page_address(run: str) -> str:
+    """Where the server of reports that the environment names shows a run; empty without one."""
+    served = os.environ.get(SERVED, "")
+    if served and not served.startswith(("http://", "https://")):
+        told = "%s: expected the address of a server (http://...), got %r. No report is linked."
+        logger.warning(told, SERVED, served)
+        return ""
+    return f"{served.rstrip('/')}/{quote(run)}/" if served else ""
 
 
 def lineage_row(name: str, artifact: Artifact) -> dict[str, Any]:
@@ -201,4 +170,5 @@ REPORT = Stage(
     plan=plan,
     describe=describe,
     needs=("labels", "shards", "split", "training", "predictions", "evaluation", "cam"),
+    note=note,
 )

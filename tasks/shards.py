@@ -17,6 +17,7 @@ from prefect import task
 
 from pneumonia.artifacts import Artifact, Facts, Reference, digest, digest_table, write_table
 from pneumonia.config import IMAGES_FOLDER, ShardsConfig
+from pneumonia.data_notes import shards_note
 from pneumonia.machine import workers
 from pneumonia.shards import (
     Batch,
@@ -186,4 +187,5 @@ SHARDS = Stage(
     plan=plan,
     describe=describe,
     keyed_by_code=False,
+    note=lambda context, shards: shards_note(shards, context.workspace.pool),
 )

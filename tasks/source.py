@@ -19,13 +19,18 @@ FOUNDATION = frozenset(
     {
         "pneumonia.artifacts",
         "pneumonia.config",
+        "pneumonia.data_notes",
         "pneumonia.errors",
+        "pneumonia.model_notes",
+        "pneumonia.notes",
         "pneumonia.workspace",
         "tasks.caching",
+        "tasks.notes",
         "tasks.source",
     }
 )
-"""What every stage stands on and no result depends on: settings are in the key by value."""
+"""What every stage stands on and no result depends on: settings are in the key by value, and notes
+only tell of an artifact that is complete."""
 
 
 def modules_behind(*roots: str) -> tuple[str, ...]:

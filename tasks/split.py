@@ -8,6 +8,7 @@ from pathlib import Path
 from pneumonia.artifacts import Artifact, Facts, digest_table, write_json, write_table
 from pneumonia.config import as_dict
 from pneumonia.csv_files import write_rows
+from pneumonia.data_notes import split_note
 from pneumonia.errors import ConfigError, StaleArtifactError
 from pneumonia.people import key_setting, patient_key
 from pneumonia.persons import find_persons, read_persons
@@ -127,4 +128,5 @@ SPLIT = Stage(
     plan=plan,
     describe=describe,
     needs=("labels", "shards"),
+    note=lambda _, split: split_note(split),
 )

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from pneumonia.artifacts import Artifact, Facts, digest_file, digest_table, writ
 from pneumonia.config import PRETRAINED, Config, as_dict
 from pneumonia.event_files import event_writer
 from pneumonia.machine import resolve_accelerator, resolve_precision
+from pneumonia.model_notes import training_note
 from pneumonia.trainer_process import TrainingJob, run_training
 from pneumonia.workspace import Scratch
 from tasks.caching import Context, Plan, Stage
+from tasks.notes import key_of, progress
 
 logger = logging.getLogger(__name__)
 
@@ -48,18 +51,22 @@ def plan(context: Context) -> Plan:
             accelerator=accelerator,
             devices=config.runtime.devices,
         )
-        tell = _tell(context.member)
-        if not config.runtime.tensorboard:
-            return run_training(job, lock=scratch.lock, on_epoch=tell)
-        # The key too, for a training of other data or settings is another curve.
-        name = f"{context.member}-{scratch.state.name[:8]}"
-        with event_writer(Path(config.runtime.tensorboard, context.request.run, name)) as write:
+        request = context.request
+        key = key_of(TRAINING.name, request.noted_as or request.run, context.member, "progress")
+        with ExitStack() as shown:
+            tell: list[Callable[[dict[str, Any]], None]] = [_tell(context.member)]
+            tell.append(shown.enter_context(progress(key, config.training.epochs)))
+            if config.runtime.tensorboard:
+                # The key too, for a training of other data or settings is another curve.
+                name = f"{context.member}-{scratch.state.name[:8]}"
+                folder = Path(config.runtime.tensorboard, request.run, name)
+                tell.append(shown.enter_context(event_writer(folder)))
 
-            def tell_and_write(epoch: dict[str, Any]) -> None:
-                tell(epoch)
-                write(epoch)
+            def tell_all(epoch: dict[str, Any]) -> None:
+                for one in tell:
+                    one(epoch)
 
-            return run_training(job, lock=scratch.lock, on_epoch=tell_and_write)
+            return run_training(job, lock=scratch.lock, on_epoch=tell_all)
 
     configuration = as_dict(config.training) | {
         "model": context.model,
@@ -190,4 +197,5 @@ TRAINING = Stage(
     per_seed=True,
     runs=("pneumonia.training",),
     keyed_by_code=False,
+    note=lambda context, training: training_note(training, context.member),
 )

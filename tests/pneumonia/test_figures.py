@@ -27,7 +27,9 @@ GROUPS = {
     "age": [Interval("0-17", None, None, None, "too small")],
 }
 CURVES = {
-    "learning": lambda: learning_curves({"m": {"train": (X, X), "val": (X, X)}}, {"m": (X, X)}),
+    "learning": lambda: learning_curves(
+        {"m": {"train": (X, X), "val": (X, X)}}, {"m": (X, X)}, {"m": 3}
+    ),
     "roc": lambda: roc_curves({"m": (X, X**0.5), "n": (X, X)}, {"m": (0.2, 0.4)}),
     "precision_recall": lambda: precision_recall_curves({"m": (X, 1 - X)}, {}, 0.2),
     "calibration": lambda: calibration_curves({"m": (X, X)}),

@@ -14,7 +14,6 @@ from pneumonia.config import EvaluationConfig
 from pneumonia.evaluation import evaluate
 from pneumonia.summary import (
     headline,
-    markdown_table,
     reasons_for_caution,
     reasons_to_trust,
     summary_markdown,
@@ -318,11 +317,6 @@ def test_summary_markdown_is_a_whole_table(evaluation):
     assert len(rows) == 6
     assert len({line.count("|") for line in rows}) == 1
     assert "not a medical device" in text
-
-
-def test_markdown_table_cells_keep_to_themselves():
-    assert markdown_table([{"a|b": "<b>\n|"}]) == "| a\\|b |\n| --- |\n| &lt;b> \\| |"
-    assert markdown_table([]) == ""
 
 
 @pytest.mark.parametrize(("p", "told"), [(0.0004, "< 0.001"), (0.05, "0.050"), (1.0, "1.000")])
