@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 POOLS = ("cpu", "gpu")
 
 BEAT = "prefect.flow-run.heartbeat"
+SILENT_STATES = (
+    "Completed", "Cached", "Failed", "TimedOut", "Crashed", "Cancelled", "Paused", "Suspended",
+)  # fmt: skip
+"""The states in which a flow run does not beat: it has ended, or waits for a person."""
 BEAT_SECONDS = 30
 """How often a flow run beats; Prefect's least."""
 SILENCE_SECONDS = 3 * BEAT_SECONDS
@@ -25,12 +29,15 @@ HEARTBEAT_ENVIRONMENT = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(BEAT_SECONDS)}
 """For every process that makes flow runs: Prefect's own 180 s would look dead."""
 
 
-def heartbeat() -> "AutomationCore":
+def heartbeat(silence: int = SILENCE_SECONDS) -> "AutomationCore":
     """The automation that sets a flow run to Crashed whose process or machine has died.
 
-    It waits for a first beat, so a run that never beats is left alone. Then any event of the run
-    counts as a sign of life: the next beat, or a state of whatever name that it goes to. After a
-    last state no beat comes, and the automation waits for nothing more.
+    It waits for a first beat, so a run that never beats is left alone. From each beat on it waits
+    for the next, or for a state in which none comes. `Running` is none of these: a run that died
+    right after it would never be noticed.
+
+    Args:
+        silence: seconds; Prefect takes 10 at least.
     """
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState
@@ -38,23 +45,23 @@ def heartbeat() -> "AutomationCore":
 
     return AutomationCore(
         name="pneumonia heartbeat",
-        description=f"A flow run that beat and is silent for {SILENCE_SECONDS} s is set to "
+        description=f"A flow run that beat and is silent for {silence} s is set to "
         f"Crashed. Every run of this server must beat each {BEAT_SECONDS} s "
         f"({'='.join(*HEARTBEAT_ENVIRONMENT.items())}).",
         trigger=EventTrigger(
-            match={"prefect.resource.id": "prefect.flow-run.*"},  # type: ignore[arg-type]
+            match={"prefect.resource.id": "prefect.flow-run.*"},
             after={BEAT},
-            expect={"prefect.flow-run.*"},
+            expect={BEAT, *(f"prefect.flow-run.{state}" for state in SILENT_STATES)},
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,
-            within=timedelta(seconds=SILENCE_SECONDS),
+            within=timedelta(seconds=silence),
         ),
         actions=[
             ChangeFlowRunState(
                 state=StateType.CRASHED,
                 name="Crashed",
-                message=f"No heartbeat for {SILENCE_SECONDS} s: its process or its machine has "
+                message=f"No heartbeat for {silence} s: its process or its machine has "
                 "died. Nothing finished is lost: `prefect flow-run retry ID`, with the ID of "
                 "this run, goes on.",
             )

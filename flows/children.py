@@ -8,11 +8,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from flows.embedded import START_SECONDS
 from flows.serve_settings import CHECKOUT
 from pneumonia.errors import PneumoniaError
+
+PREFECT = (sys.executable, "-m", "prefect")
+"""The words that Prefect's own commands begin with."""
 
 DEATHS_AT_MOST = 5
 """Within a minute; then something is wrong that starting again does not mend."""
@@ -87,6 +91,30 @@ class Child:
     def status(self) -> int | None:
         """Its exit status, None while it runs."""
         return self._process.poll() if self._process else None
+
+    def await_answer(self, url: str, answers: Callable[[], bool]) -> None:
+        """Wait until it answers.
+
+        Args:
+            url: where, for the messages.
+            answers: says whether it does.
+
+        Raises:
+            PneumoniaError: it has ended, or does not answer in time.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        while not answers():
+            if self.status is not None:
+                raise PneumoniaError(
+                    f"{url}: expected {self.name} to start, but it ended with status "
+                    f"{self.status}. {self.log} says why."
+                )
+            if time.monotonic() > deadline:
+                raise PneumoniaError(
+                    f"{url}: expected an answer of {self.name} within {START_SECONDS} s, got "
+                    f"none. {self.log} says why."
+                )
+            time.sleep(_POLL_SECONDS)
 
     def next_pause(self) -> float:
         """Note a death, and say how many seconds to wait before the next start.

@@ -129,10 +129,10 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "reports", ""
     timeout = 30
 
-    def do_GET(self) -> None:  # noqa: N802 (the name http.server calls)
+    def do_GET(self) -> None:
         self._answer(with_body=True)
 
-    def do_HEAD(self) -> None:  # noqa: N802 (the name http.server calls)
+    def do_HEAD(self) -> None:
         self._answer(with_body=False)
 
     def _answer(self, *, with_body: bool) -> None:

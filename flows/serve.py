@@ -4,36 +4,28 @@
 Exit status: 0 stopped, or served already; 1 it could not go on; 2 a variable is wrong.
 """
 
-import fcntl
-import json
 import os
 import shutil
 import signal
-import socket
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
-from flows import embedded, keeper
+from flows import embedded, keeper, server
 from flows.automations import HEARTBEAT_ENVIRONMENT, set_up
-from flows.children import Child, Lifeline, wait
-from flows.serve_settings import CHECKOUT, LOOPBACK, ServeSettings, read_settings
+from flows.children import PREFECT, Child, Lifeline, wait
+from flows.serve_lock import lock_folder
+from flows.serve_settings import LOOPBACK, ServeSettings, read_settings
 from pneumonia.errors import ConfigError, PneumoniaError
 from pneumonia.machine import gpus
 
-START_SECONDS = embedded.START_SECONDS
-LEFT_SECONDS = 30.0
-"""For what a killed `make serve` left behind to end; 12 s at most by the keepers' own bounds."""
 CPU_RUNS = 4
 """Flow runs of the pool `cpu` at once: most of them wait for a training or are cached."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _POLL_SECONDS = 0.1
-_PREFECT = (sys.executable, "-m", "prefect")
 
 
 class Serve:
@@ -49,35 +41,25 @@ class Serve:
         self.workers: list[Child] = []
         self.others: list[Child] = []
         self._lock = lock
-        self._temporary = Path("/dev/shm") / f"pneumonia-serve-{os.getuid()}-{settings.port}"  # noqa: S108 (made anew, for this user alone)
+        in_memory = Path("/dev/shm")  # noqa: S108 (a folder there is made anew, for this user)
+        self._temporary = in_memory / f"pneumonia-serve-{os.getuid()}-{settings.reports_port}"
 
     def start(self) -> None:
         """Start everything, in the order in which each needs the one before."""
         settings = self.settings
-        if answers(settings.url):
-            self._check_found()
+        shutil.rmtree(self._temporary, ignore_errors=True)  # of one that was killed
+        if settings.auth is not None:
+            self._temporary.mkdir(mode=0o700)
+        if server.answers(settings.url):
+            server.check_found(settings)
             _say(f"server       {settings.url}, which runs already and is left running at the end")
         else:
             self._start_server()
         for line in set_up():
             _say(line)
         self._deploy()
-        for name, pool, limit, device in self._workers():
-            more = {} if device is None else {"CUDA_VISIBLE_DEVICES": device}
-            worker = self._child(name, _worker(name, pool, limit), self._environment() | more)
-            self.workers.append(worker)
-            worker.start()
-            where = f", CUDA_VISIBLE_DEVICES={device}" if device is not None else ""
-            _say(f"{name:<13}worker of pool {pool}, at most {_count(limit, 'run')} at once{where}")
-        if settings.gpu_workers and settings.gpu_workers[0] is None:
-            _say("             nvidia-smi lists no GPU: the worker of pool gpu trains on the CPU")
-        command = [
-            sys.executable, "-m", "flows.reports", str(settings.workspace),
-            str(settings.reports_port),
-        ]  # fmt: skip
-        self.others.append(self._child("reports", command, dict(os.environ), server=True))
-        self.others[-1].start()
-        _say(f"reports      of {settings.workspace}")
+        self._start_workers()
+        self._start_reports()
 
     def watch(self) -> None:
         """Start again what ends by itself, until a signal comes.
@@ -127,55 +109,43 @@ class Serve:
 
     def _start_server(self) -> None:
         settings = self.settings
-        _check_free(settings.host, settings.port, "PORT")
-        environment = os.environ | {
-            "PREFECT_SERVER_UI_API_URL": f"{settings.url}/api",
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        }
-        if settings.auth is not None:
-            environment["PREFECT_SERVER_API_AUTH_STRING"] = settings.auth
-        if settings.database is not None:
-            environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = settings.database
-        command = [*_PREFECT, "server", "start", "--host", settings.host, "--port",
-                   str(settings.port)]  # fmt: skip
-        server = self._child("server", command, environment, server=True)
-        self.others.append(server)
-        server.start()
-        deadline = time.monotonic() + START_SECONDS
-        while not answers(settings.url):
-            if server.status is not None:
-                raise PneumoniaError(
-                    f"{settings.url}: expected Prefect's server to start, but it ended with status "
-                    f"{server.status}. {server.log} says why."
-                )
-            if time.monotonic() > deadline:
-                raise PneumoniaError(
-                    f"{settings.url}: expected an answer of Prefect's server within "
-                    f"{START_SECONDS} s, got none. {server.log} says why."
-                )
-            time.sleep(_POLL_SECONDS)
+        server.check_free(settings.host, settings.port, "PORT")
+        environment = os.environ | server.environment(settings)
+        child = self._child("server", server.command(settings), environment, server=True)
+        self.others.append(child)
+        child.start()
+        child.await_answer(settings.url, lambda: server.answers(settings.url))
         _say(f"server       {settings.url}{' (asks for a password)' if settings.auth else ''}")
 
-    def _check_found(self) -> None:
-        """Refuse a server of somebody else's that lacks what is asked for."""
+    def _start_workers(self) -> None:
+        for name, pool, limit, device in self._workers():
+            more = {} if device is None else {"CUDA_VISIBLE_DEVICES": device}
+            worker = self._child(name, _worker(name, pool, limit), self._environment() | more)
+            self.workers.append(worker)
+            worker.start()
+            where = f", CUDA_VISIBLE_DEVICES={device}" if device is not None else ""
+            _say(f"{name:<13}worker of pool {pool}, at most {_count(limit, 'run')} at once{where}")
+        if None in self.settings.gpu_workers:
+            _say("             nvidia-smi lists no GPU: the worker of pool gpu trains on the CPU")
+
+    def _start_reports(self) -> None:
         settings = self.settings
-        cure = f"Stop the one on port {settings.port}, or give another PORT."
-        if settings.database is not None:
-            raise ConfigError(
-                "POSTGRES: expected to start the server that uses it, got one that runs already "
-                f"with a database of its own. {cure}"
-            )
-        if settings.auth is not None and _is_open(settings.url):
-            raise ConfigError(
-                "PREFECT_API_AUTH_STRING: expected a server that asks for it, got one that lets "
-                f"everybody in. {cure}"
-            )
+        words = ["flows.reports", str(settings.workspace), str(settings.reports_port)]
+        child = self._child(
+            "reports", [sys.executable, "-m", *words], dict(os.environ), server=True
+        )
+        self.others.append(child)
+        child.start()
+        child.await_answer(
+            settings.reports_url, lambda: server.listens(LOOPBACK, settings.reports_port)
+        )
+        _say(f"reports      of {settings.workspace}")
 
     def _deploy(self) -> None:
-        command = [*_PREFECT, "--no-prompt", "deploy", "--all"]
+        command = [*PREFECT, "--no-prompt", "deploy", "--all"]
         deploy = self._child("deploy", command, self._environment())
         deploy.start()
-        wait([deploy], START_SECONDS)
+        wait([deploy], embedded.START_SECONDS)
         if deploy.status != 0:
             raise PneumoniaError(
                 f"prefect.yaml: expected its deployments to be made, got status {deploy.status}. "
@@ -203,8 +173,6 @@ class Serve:
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as nvidia-smi counts them
         }  # fmt: skip
         if self.settings.auth is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
-            self._temporary.mkdir(mode=0o700)
             environment["TMPDIR"] = str(self._temporary)
         return environment
 
@@ -235,7 +203,7 @@ def main() -> int:
                 f"{sys.platform}. README.md says how to start server and worker by hand."
             )
         settings = read_settings(os.environ, len(gpus()))
-        lock = _lock(settings)
+        lock = lock_folder(settings)
         return 0 if lock is None else _serve(settings, lock)
     except (PneumoniaError, OSError) as error:
         _warn(f"{type(error).__name__}: {error}")
@@ -244,11 +212,12 @@ def main() -> int:
 
 def _serve(settings: ServeSettings, lock: int) -> int:
     embedded.bypass_proxy(settings.host)
+    os.environ.pop("POSTGRES", None)  # it may hold a password, which only the server needs
     os.environ.update({"DO_NOT_TRACK": "1", "PREFECT_API_URL": f"{settings.url}/api"})
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` sets SIGHUP
             signal.signal(number, _interrupt)
-    _check_free(LOOPBACK, settings.reports_port, "REPORTS_PORT")
+    server.check_free(LOOPBACK, settings.reports_port, "REPORTS_PORT")
     keeper.adopt_orphans()
     serve = Serve(settings, lock)
     try:
@@ -263,79 +232,9 @@ def _serve(settings: ServeSettings, lock: int) -> int:
     return 0
 
 
-def answers(url: str) -> bool:
-    """Whether a Prefect server is healthy there; it says so without a password."""
-    try:
-        with urllib.request.urlopen(f"{url}/api/health", timeout=5) as answer:  # noqa: S310 (ours)
-            return bool(json.load(answer) is True)
-    except (OSError, ValueError):
-        return False
-
-
-def _is_open(url: str) -> bool:
-    """Whether a Prefect server lets everybody in."""
-    try:
-        with urllib.request.urlopen(f"{url}/api/admin/version", timeout=30):  # noqa: S310 (ours)
-            return True
-    except urllib.error.HTTPError as error:
-        error.close()
-        return error.code != 401
-
-
-def _check_free(host: str, port: int, name: str) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ConfigError(
-                f"{name}: expected a free port on {host}, got {port}: {error.strerror}. "
-                f"Stop what listens there, or give another {name}."
-            ) from None
-
-
-def _lock(settings: ServeSettings) -> int | None:
-    """The descriptor that says that something is served from this folder; None where it is.
-
-    Two locks: the first is this process's and says whether it serves; the second is its
-    children's too, and is free when the last of them is gone.
-    """
-    settings.folder.mkdir(parents=True, exist_ok=True)
-    own, shared = (
-        os.open(settings.folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        for name in ("serve.lock", "children.lock")
-    )
-    if not _try_lock(own):
-        told = os.read(own, 200).decode("utf-8", "replace").strip()
-        _say(f"`make serve` runs already from {settings.folder}{told and ': '}{told}")
-        return None
-    os.truncate(own, 0)
-    os.pwrite(own, f"{settings.url}, reports {settings.reports_url}\n".encode(), 0)
-    deadline = time.monotonic() + LEFT_SECONDS
-    if not _try_lock(shared):
-        _say("Waiting for the end of what the last `make serve` left behind.")
-        while not _try_lock(shared):
-            if time.monotonic() > deadline:
-                raise PneumoniaError(
-                    f"{settings.folder / 'children.lock'}: expected the processes of the last "
-                    f"`make serve` to end within {LEFT_SECONDS:.0f} s, but some have not. "
-                    f"`fuser {settings.folder / 'children.lock'}` names them."
-                )
-            time.sleep(_POLL_SECONDS)
-    return shared
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _worker(name: str, pool: str, limit: int) -> list[str]:
     words = ["worker", "start", "--pool", pool, "--name", name, "--limit", str(limit)]
-    return [*_PREFECT, *words]
+    return [*PREFECT, *words]
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,12 +1,13 @@
 """What `make serve` is asked for: its variables, read from the environment and checked.
 
-    PORT          of the Prefect server, 4200
-    REPORTS_PORT  of the reports, 4280
-    SERVE_HOST    where the Prefect server listens, 127.0.0.1
-    SERVE_FOLDER  for logs and the lock, data/serve
-    WORKSPACE     whose reports are shown, data/rsna/workspace
-    GPU_WORKERS   workers of the pool `gpu`: one per GPU, or one that trains on the CPU
-    POSTGRES      postgresql://user@host/database instead of Prefect's SQLite file
+    PORT             of the Prefect server, 4200
+    REPORTS_PORT     of the reports, 4280
+    SERVE_HOST       where the Prefect server listens, 127.0.0.1
+    SERVE_FOLDER     for logs and the lock, data/serve
+    WORKSPACE        whose reports are shown, data/rsna/workspace
+    PNEUMONIA_HOME   that WORKSPACE and the folders of flow runs start from, this checkout
+    GPU_WORKERS      workers of the pool `gpu`: one per GPU, or one that trains on the CPU
+    POSTGRES         postgresql://user@host/database instead of Prefect's SQLite file
     PREFECT_API_AUTH_STRING   user:password that the server asks for
 
 Passwords stay in the environment: no command line, file or log holds them.
@@ -79,7 +80,8 @@ def read_settings(environment: Mapping[str, str], gpu_count: int) -> ServeSettin
         port=_port(given, "PORT", 4200),
         reports_port=_port(given, "REPORTS_PORT", 4280),
         folder=CHECKOUT / given.get("SERVE_FOLDER", "data/serve"),
-        workspace=CHECKOUT / given.get("WORKSPACE", "data/rsna/workspace"),
+        workspace=Path(given.get("PNEUMONIA_HOME", CHECKOUT)).absolute()
+        / given.get("WORKSPACE", "data/rsna/workspace"),
         gpu_workers=_gpu_workers(given, gpu_count),
         database=_database(given["POSTGRES"]) if "POSTGRES" in given else None,
         auth=auth,
