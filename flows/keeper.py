@@ -20,8 +20,11 @@ from pathlib import Path
 
 RUNS_SECONDS = 5.0
 """For the flow runs of a worker to tell the server that they were ended."""
+NOTICE_SECONDS = 1.0
+"""For the command to notice it, and to tell of those that could not."""
 COMMAND_SECONDS = 3.0
 """For the command to end by itself after that."""
+END_SECONDS = RUNS_SECONDS + NOTICE_SECONDS + COMMAND_SECONDS
 
 _POLL_SECONDS = 0.1
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
@@ -105,6 +108,8 @@ class _Command:
         runs = {pid for pid, its_parent in descendants(keeper).items() if its_parent == parent}
         send(signal.SIGTERM, runs)
         self._wait(lambda: not runs & descendants(keeper).keys(), RUNS_SECONDS)
+        if runs:
+            self._wait(self.ended, NOTICE_SECONDS)
         if not self.ended():
             send(signal.SIGTERM, [self._process.pid])
             self._wait(self.ended, COMMAND_SECONDS)

@@ -90,7 +90,7 @@ class Serve:
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)  # it is under way
         self.work.release()
-        wait(self.workers, keeper.RUNS_SECONDS + keeper.COMMAND_SECONDS + 1)
+        wait(self.workers, keeper.END_SECONDS + 1)
         self.rest.release()
         wait(self.others, keeper.COMMAND_SECONDS + 1)
         while left := keeper.descendants(os.getpid()):

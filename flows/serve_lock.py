@@ -9,7 +9,7 @@ from flows.serve_settings import ServeSettings
 from pneumonia.errors import PneumoniaError
 
 LEFT_SECONDS = 30.0
-"""For what a killed `make serve` left behind to end; 12 s at most by the keepers' own bounds."""
+"""For what a killed `make serve` left behind to end; 13 s at most by the keepers' own bounds."""
 
 _POLL_SECONDS = 0.1
 

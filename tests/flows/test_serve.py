@@ -289,6 +289,44 @@ def test_a_port_that_is_taken_is_told(serving):
     assert serving.end() == 2
 
 
+RUN = """
+import os, time
+from pathlib import Path
+from prefect import flow
+
+@flow
+def sleeper(mark: str):
+    Path(mark).write_text(str(os.getpid()))
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_flow_runs_end_with_it_and_the_server_is_told(serving, tmp_path, number):
+    serving.start()
+    (tmp_path / "sleepers.py").write_text(RUN)
+    client = serving.environment | {"PREFECT_API_URL": f"{serving.url}/api"}
+    del client["SERVE_FOLDER"]
+    mark = tmp_path / "mark"
+    for words in (
+        ["--no-prompt", "deploy", "sleepers.py:sleeper", "--name", "long", "--pool", "cpu"],
+        ["deployment", "run", "sleeper/long", "-p", f"mark={mark}"],
+    ):
+        done = subprocess.run(
+            [PREFECT, *words], env=client, cwd=tmp_path, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+    await_true(lambda: mark.exists() and mark.read_text(), 90, serving.all_told)
+    assert int(mark.read_text()) in serving.processes()
+
+    serving.end(number)
+    serving.start()
+    [run] = [run for run in serving.ask("flow_runs/filter") if run["parameters"].get("mark")]
+    assert run["state"]["name"] == "Crashed", run["state"]
+    assert serving.end() == 0
+
+
 class Traces:
     """Looks for words that must stand nowhere, in files and on command lines."""
 
@@ -321,6 +359,12 @@ def test_a_password_is_asked_for_and_stands_nowhere(serving, tmp_path):
     assert refused.value.code == 401
     assert names(serving, "work_pools", auth) == ["cpu", "gpu"]
 
+    name = f"pneumonia-serve-{os.getuid()}-{serving.environment['REPORTS_PORT']}"
+    temporary = Path("/dev/shm") / name  # noqa: S108 (named by flows/serve.py)
+    worker = await_true(lambda: serving.pid("worker", "cpu-1"), 30)
+    environ = read(Path(f"/proc/{worker}/environ")).split(b"\0")
+    assert f"TMPDIR={temporary}".encode() in environ
+    assert temporary.stat().st_mode & 0o777 == 0o700
     simulate(tmp_path / "raw", 60, 0)
     client = serving.environment | {
         "PREFECT_API_URL": f"{serving.url}/api",
@@ -353,7 +397,6 @@ def test_a_password_is_asked_for_and_stands_nowhere(serving, tmp_path):
     runs = serving.ask("flow_runs/filter", auth)
     assert [run["state"]["name"] for run in runs].count("Completed") >= 2
 
-    temporary = Path("/dev/shm") / f"pneumonia-serve-{os.getuid()}-{serving.reports[-5:]}"  # noqa: S108 (named by flows/serve.py)
     assert serving.end() == 0
     assert traces.in_files() == []
     assert not temporary.exists()
