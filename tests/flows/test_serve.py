@@ -295,10 +295,16 @@ from pathlib import Path
 from prefect import flow
 
 @flow
-def sleeper(mark: str):
+def sleeper(mark: str = ""):
     Path(mark).write_text(str(os.getpid()))
     time.sleep(600)
 """
+
+
+def states(serving, mark):
+    """The states of the sleepers that were given this mark, `""` for those of the schedule."""
+    runs = [run for run in serving.ask("flow_runs/filter") if "sleeper" in run["tags"]]
+    return [run["state"]["name"] for run in runs if run["parameters"].get("mark", "") == mark]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
@@ -309,9 +315,10 @@ def test_flow_runs_end_with_it_and_the_server_is_told(serving, tmp_path, number)
     del client["SERVE_FOLDER"]
     mark = tmp_path / "mark"
     for words in (
-        ["--no-prompt", "deploy", "sleepers.py:sleeper", "--name", "long", "--pool", "cpu"],
+        ["--no-prompt", "deploy", "sleepers.py:sleeper", "--name", "long", "--pool", "cpu",
+         "--tag", "sleeper", "--cron", "0 0 1 1 *"],
         ["deployment", "run", "sleeper/long", "-p", f"mark={mark}"],
-    ):
+    ):  # fmt: skip
         done = subprocess.run(
             [PREFECT, *words], env=client, cwd=tmp_path, stdin=subprocess.DEVNULL,
             capture_output=True, text=True, timeout=120, check=False,
@@ -319,11 +326,11 @@ def test_flow_runs_end_with_it_and_the_server_is_told(serving, tmp_path, number)
         assert done.returncode == 0, done.stdout + done.stderr
     await_true(lambda: mark.exists() and mark.read_text(), 90, serving.all_told)
     assert int(mark.read_text()) in serving.processes()
+    await_true(lambda: "Scheduled" in states(serving, ""), 90, serving.all_told)
 
     serving.end(number)
     serving.start()
-    [run] = [run for run in serving.ask("flow_runs/filter") if run["parameters"].get("mark")]
-    assert run["state"]["name"] == "Crashed", run["state"]
+    assert states(serving, str(mark)) == ["Crashed"]
     assert serving.end() == 0
 
 
