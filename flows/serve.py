@@ -205,6 +205,8 @@ def main() -> int:
         settings = read_settings(os.environ, len(gpus()))
         lock = lock_folder(settings)
         return 0 if lock is None else _serve(settings, lock)
+    except KeyboardInterrupt:  # before anything was started
+        return 0
     except (PneumoniaError, OSError) as error:
         _warn(f"{type(error).__name__}: {error}")
         return 2 if isinstance(error, ConfigError) else 1

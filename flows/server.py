@@ -1,5 +1,6 @@
 """The Prefect server of `make serve`: how it is started, and one that is found running already."""
 
+import base64
 import json
 import socket
 import urllib.error
@@ -42,7 +43,7 @@ def check_found(settings: ServeSettings) -> None:
     """Accept a server of somebody else's.
 
     Raises:
-        ConfigError: it lacks what is asked for, a database or a password.
+        ConfigError: it lacks what is asked for, a database or a password, or asks for another one.
     """
     cure = f"Stop the one on port {settings.port}, or give another PORT."
     if settings.database is not None:
@@ -50,10 +51,16 @@ def check_found(settings: ServeSettings) -> None:
             "POSTGRES: expected to start the server that uses it, got one that runs already "
             f"with a database of its own. {cure}"
         )
-    if settings.auth is not None and _is_open(settings.url):
+    if settings.auth is not None and _lets_in(settings.url, None):
         raise ConfigError(
             "PREFECT_API_AUTH_STRING: expected a server that asks for it, got one that lets "
             f"everybody in. {cure}"
+        )
+    if not _lets_in(settings.url, settings.auth):
+        raise ConfigError(
+            "PREFECT_API_AUTH_STRING: expected the user:password that the running server asks "
+            f"for, got {'none' if settings.auth is None else 'another'}. Set it in the "
+            f"environment. {cure}"
         )
 
 
@@ -83,10 +90,13 @@ def check_free(host: str, port: int, variable: str) -> None:
             ) from None
 
 
-def _is_open(url: str) -> bool:
-    """Whether a Prefect server lets everybody in."""
+def _lets_in(url: str, auth: str | None) -> bool:
+    """Whether a Prefect server lets in who says this, or nothing."""
+    asked = urllib.request.Request(f"{url}/api/admin/version")  # noqa: S310 (ours)
+    if auth is not None:
+        asked.add_header("Authorization", f"Basic {base64.b64encode(auth.encode()).decode()}")
     try:
-        with urllib.request.urlopen(f"{url}/api/admin/version", timeout=30):  # noqa: S310 (ours)
+        with urllib.request.urlopen(asked, timeout=30):  # noqa: S310 (ours)
             return True
     except urllib.error.HTTPError as error:
         error.close()

@@ -250,7 +250,20 @@ def test_what_dies_is_started_again_and_what_is_killed_leaves_nothing(serving):
     serving.await_nothing()
     serving.start()
     assert serving.answers()
-    assert serving.end() == 0
+    for deaths in range(1, 6):
+        os.kill(await_true(lambda: serving.pid("flows.reports"), 30), signal.SIGKILL)
+        await_true(lambda deaths=deaths: serving.err.count("reports has ended") == deaths, 30)
+    assert "reports has ended 5 times within a minute, the last time with status" in serving.err
+    assert f"{serving.folder / 'serve' / 'reports.log'} says why." in serving.err
+    serving.await_nothing()
+    assert serving.process.wait(END_SECONDS) == 1
+
+
+def test_ctrl_c_while_it_starts_leaves_nothing(serving):
+    serving.call()
+    await_true(lambda: serving.pid("prefect", "server", "start"), 30)
+    assert serving.end(signal.SIGINT) == 0
+    assert serving.err == ""
 
 
 def test_a_server_that_runs_already_is_used_and_left_running(serving):
@@ -372,6 +385,16 @@ def test_a_password_is_asked_for_and_stands_nowhere(serving, tmp_path):
     environ = read(Path(f"/proc/{worker}/environ")).split(b"\0")
     assert f"TMPDIR={temporary}".encode() in environ
     assert temporary.stat().st_mode & 0o777 == 0o700
+    other = serving.environment | {
+        "SERVE_FOLDER": str(tmp_path / "other"), "REPORTS_PORT": str(free_port()),
+    }  # fmt: skip
+    for given, told in (({}, "got none"), ({"PREFECT_API_AUTH_STRING": "a:b"}, "got another")):
+        refused = subprocess.run(
+            [sys.executable, "-m", "flows.serve"], env=other | given, cwd=PROJECT,
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert refused.returncode == 2
+        assert f"that the running server asks for, {told}." in refused.stderr
     simulate(tmp_path / "raw", 60, 0)
     client = serving.environment | {
         "PREFECT_API_URL": f"{serving.url}/api",
