@@ -4,7 +4,7 @@ OUT ?= data/demo
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: venv demo test check test-e2e bench bench-gpu bench-extra format clean
+.PHONY: venv demo serve test check test-e2e bench bench-gpu bench-extra format clean
 
 venv: $(INSTALLED)
 
@@ -21,6 +21,11 @@ demo: venv
 	$(BIN)/pneumonia run --raw $(OUT)/raw --workspace $(OUT)/workspace \
 	  --set shards.image_size=128 --set split.val_fraction=0.2 --set split.test_fraction=0.2 \
 	  --set training.weights=none --set training.epochs=6
+
+# Server, pools, deployments, workers (one a GPU) and reports, until Ctrl-C; a variable given here
+# (PORT, REPORTS_PORT, WORKSPACE, GPU_WORKERS, POSTGRES, SERVE_HOST) is in the environment there.
+serve: venv
+	@$(BIN)/python -m flows.serve
 
 test: check
 	$(BIN)/pytest -m "not e2e" --numprocesses 2 --dist loadfile

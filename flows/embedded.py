@@ -49,11 +49,7 @@ def prefect_api() -> Iterator[Callable[[], None]]:
     if configured:
         yield lambda: _wait(configured, None)
         return
-    for name in (
-        "NO_PROXY",
-        "no_proxy",
-    ):  # a hospital's proxy does not know this machine's loopback
-        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1"]))
+    bypass_proxy("127.0.0.1")
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)
@@ -74,6 +70,12 @@ def prefect_api() -> Iterator[Callable[[], None]]:
         del os.environ["PREFECT_API_URL"]
         server.terminate()
         server.communicate()
+
+
+def bypass_proxy(host: str) -> None:
+    """Reach an address of this machine directly: a hospital's proxy does not know its loopback."""
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), host]))
 
 
 def _url_of_profile() -> str | None:
