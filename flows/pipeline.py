@@ -58,8 +58,6 @@ def pipeline(
     work = Execution()
     with Workspace(workspace).in_use():
         references = walk(request, until, work.visit)
-        if REPORT.name in references:
-            publish(request, references, pictures=not work.outcomes[REPORT.name].cached)
     if REPORT.name in references:
         logger.info("Report: %s", workspace / "runs" / run / REPORT.name / "report.html")
     return Completed(message=work.summary(), data=work.summary())
