@@ -1,7 +1,9 @@
 """The parameters of the flows, as the UI's form shows them and the server checks them."""
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 from pydantic import Field
 
@@ -27,3 +29,18 @@ Seed = Annotated[int | None, Field(description="One of the seeds; unset: each th
 Installation = Annotated[
     dict[str, str] | None, Field(description="Of the run that sent this one; unset: not checked.")
 ]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def described(function: F) -> F:
+    """Write what the parameters mean into a function's docstring, where Prefect's form reads it."""
+    hints = get_type_hints(function, include_extras=True)
+    lines = [
+        f"    {name}: {hint.__metadata__[-1].description}"
+        for name, hint in hints.items()
+        if hasattr(hint, "__metadata__")
+    ]
+    told = inspect.getdoc(function) or ""
+    function.__doc__ = "\n".join([told, "", "Args:", *lines]).lstrip()
+    return function

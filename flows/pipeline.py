@@ -20,7 +20,13 @@ from tasks.report import REPORT
 logger = logging.getLogger("flows.pipeline")  # a worker may load this file under another name
 
 
-@flow(name="pipeline", flow_run_name=name_run, persist_result=False)
+@flow(
+    name="pipeline",
+    description="Bring a run up to date: do what its inputs and settings need, and nothing else.",
+    flow_run_name=name_run,
+    persist_result=False,
+)
+@asked.described
 def pipeline(
     raw: asked.Raw,
     workspace: asked.Workspace,

@@ -51,6 +51,7 @@ def _flow_of(stage: Stage, description: str) -> Flow[..., Any]:
         flow_run_name=name_run,
         persist_result=False,
     )
+    @asked.described
     def run_stage(
         raw: asked.Raw,
         workspace: asked.Workspace,
@@ -63,6 +64,7 @@ def _flow_of(stage: Stage, description: str) -> Flow[..., Any]:
         refresh: asked.Anew = False,
         verify: asked.Verify = False,
     ) -> State[str]:
+        """Run one stage by itself, on what the run has."""
         request = Request(
             raw=raw,
             workspace=workspace,
@@ -95,6 +97,7 @@ report = _flow_of(REPORT, "Write the report of what the run has.")
     flow_run_name=name_run,
     persist_result=False,
 )
+@asked.described
 def training(
     raw: asked.Raw,
     workspace: asked.Workspace,

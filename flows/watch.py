@@ -38,7 +38,13 @@ logger = logging.getLogger("flows.watch")  # a worker may load this file under a
 Found = Literal["changed", "told", "unchanged"]
 
 
-@flow(name="watch", flow_run_name=name_run, persist_result=False)
+@flow(
+    name="watch",
+    description="Have the pipeline started where labels, files or the map of people have changed.",
+    flow_run_name=name_run,
+    persist_result=False,
+)
+@asked.described
 def watch(
     raw: asked.Raw,
     workspace: asked.Workspace,

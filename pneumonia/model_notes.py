@@ -102,7 +102,7 @@ def evaluation_note(evaluation: Artifact) -> Note:
         page(
             "Evaluation",
             escaped(headline(told)),
-            markdown_table(tables.answer_table(told)),
+            markdown_table(_brief(tables.answer_table(told))),
             shown("the AUROC of models and controls", overview(told, "png")),
             section("Operating points, on test", *_points(tables.operating_table(told))),
             section("Calibration, on test", markdown_table(turned(tables.calibration_table(told)))),
