@@ -21,7 +21,6 @@ from pathlib import Path
 
 from pneumonia.artifacts import (
     MANIFEST,
-    RECORD,
     Artifact,
     Facts,
     Manifest,
@@ -29,8 +28,8 @@ from pneumonia.artifacts import (
     find_damage,
     list_files,
     read_manifest,
-    write_json,
     write_manifest,
+    write_record,
 )
 from pneumonia.errors import ArtifactError, ConfigError, CorruptArtifactError
 
@@ -138,14 +137,14 @@ class Workspace:
         _make_folder(output)
         started, clock = datetime.now(UTC), time.monotonic()
         facts = write(Scratch(output, state, lock))
-        write_json(
+        write_record(
             {
                 "started": started.isoformat(timespec="seconds"),
                 "seconds": round(time.monotonic() - clock, 3),
                 "host": platform.node(),
                 "platform": platform.platform(),
             },
-            output / RECORD,
+            output,
         )
         complete = replace(manifest, facts=facts, files=list_files(output))
         write_manifest(complete, output)
