@@ -1,0 +1,52 @@
+"""One finished run, one Prefect API and one count of endings for all tests of faults."""
+
+from collections import Counter
+
+import pytest
+from harness import CRASH, Faults, finish, start
+
+ENDINGS = pytest.StashKey[list]()
+
+
+@pytest.fixture(scope="session")
+def long(request):
+    """Whether all faults are tried, and not a sample of them."""
+    return request.config.getoption("--long")
+
+
+@pytest.fixture(scope="session")
+def seed(request):
+    return request.config.getoption("--seed")
+
+
+@pytest.fixture(scope="session")
+def faults(finished, prefect_server, request):
+    tally = request.config.stash.setdefault(ENDINGS, [])
+    return Faults(finished, prefect_server, tally)
+
+
+@pytest.fixture(scope="session")
+def points(finished, prefect_server, tmp_path_factory):
+    """Every point, as `NUMBER NAME`, that an undisturbed run from the beginning passes."""
+    folder = tmp_path_factory.mktemp("points")
+    workspace, log = folder / "workspace", folder / "log"
+    process = start(
+        finished.raw, workspace, PREFECT_API_URL=prefect_server, PYTHONPATH=str(CRASH),
+        POINTS_OF=str(workspace), POINTS_LOG=str(log),
+    )  # fmt: skip
+    output = finish(process)
+    assert process.returncode == 0, output
+    return list(dict.fromkeys(log.read_text("utf-8").splitlines()))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """The closing table: each fault, how often it was tried, and how the runs ended."""
+    counts = Counter(config.stash.get(ENDINGS, []))
+    if not counts:
+        return
+    terminalreporter.section(f"faults, seed {config.getoption('--seed')}")
+    terminalreporter.line("| fault | tried | ended equal | one clear error |")
+    terminalreporter.line("|---|---|---|---|")
+    for fault in sorted({fault for fault, _ in counts}):
+        equal, error = counts[fault, "equal"], counts[fault, "error"]
+        terminalreporter.line(f"| {fault} | {max(equal, error)} | {equal} | {error} |")
