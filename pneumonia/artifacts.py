@@ -215,7 +215,9 @@ def find_damage(folder: Path, manifest: Manifest, *, hashed: bool) -> list[str]:
             damage.append(f"{name}: expected {expected['size']} bytes, got {path.stat().st_size}")
         elif hashed and digest_file(path) != expected["sha256"]:
             damage.append(f"{name}: its bytes have changed (sha256 differs)")
-    if hashed:
+    if not (folder / RECORD).is_file():
+        damage.append(f"{RECORD}: missing")
+    elif hashed:
         damage += _record_damage(folder / RECORD)
     return damage
 
@@ -225,8 +227,6 @@ def _record_damage(path: Path) -> list[str]:
     try:
         if json.loads(path.read_text("utf-8")).keys() != _UNSEALED_RECORD:
             read_sealed(path)
-    except FileNotFoundError:
-        return [f"{RECORD}: missing"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return [f"{RECORD}: its bytes have changed ({error})"]
     return []

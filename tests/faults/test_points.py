@@ -12,12 +12,12 @@ SAMPLE = 5
 STAGE = re.compile(rf"(?:^|/|main-)({'|'.join((*STAGES, 'pool'))})(?=[/.-]|$)")
 
 
-def stages_of(point):
-    """The stages to be made anew for a run to pass a point."""
+def before(point, faults, workspace):
+    """A workspace as it was before the stage that passes a point; an empty one, if none does."""
     found = STAGE.search(point.split(" ", 2)[2])
-    if found and found[1] not in {"pool", "shards"}:
-        return (found[1],)
-    return ("pool", "shards") if found else ("pool", *STAGES)
+    if found is None:
+        return workspace
+    return faults.copy(workspace, *{"pool": ("pool", "shards")}.get(found[1], (found[1],)))
 
 
 def test_the_points_are_the_changes_of_every_stage(points):
@@ -33,9 +33,9 @@ def test_the_points_are_the_changes_of_every_stage(points):
 def test_killed_at_a_point_the_next_run_ends_the_same(faults, points, tmp_path, long, seed):
     chosen = points if long else random.Random(seed).sample(points, SAMPLE)  # noqa: S311
     for number, point in enumerate(chosen):
-        workspace = faults.copy(tmp_path / f"{number}", *stages_of(point))
-        once = tmp_path / f"{number}-crashed"
-        told = faults.killed(
-            faults.start(workspace, POINTS_OF=str(workspace), CRASH_AT=point, CRASH_ONCE=str(once))
+        workspace, once = before(point, faults, tmp_path / f"{number}"), tmp_path / f"{number}-once"
+        process = faults.start(
+            workspace, POINTS_OF=str(workspace), CRASH_AT=point, CRASH_ONCE=str(once)
         )
+        told = faults.killed(process, point)
         faults.ends_equal("kill -9 at a point of change", workspace, told=f"{point}: {told}")

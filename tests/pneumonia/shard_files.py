@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pneumonia.artifacts import Manifest, list_files, write_manifest
+from pneumonia.artifacts import Manifest, list_files, write_manifest, write_record
 from pneumonia.pool import IMAGES
 
 
@@ -13,4 +13,5 @@ def write_shard(folder, images):
         stage="pool", key=folder.name, version=1, inputs={}, configuration={},
         files=list_files(folder),
     )  # fmt: skip
+    write_record({}, folder)
     write_manifest(manifest, folder)

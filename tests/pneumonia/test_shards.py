@@ -8,7 +8,14 @@ import pandas as pd
 import pytest
 from dicom_files import FILES, READABLE
 
-from pneumonia.artifacts import Manifest, digest, list_files, read_table, write_manifest
+from pneumonia.artifacts import (
+    Manifest,
+    digest,
+    list_files,
+    read_table,
+    write_manifest,
+    write_record,
+)
 from pneumonia.config import ShardsConfig
 from pneumonia.conversion import COLUMNS
 from pneumonia.dicom import REASONS
@@ -58,6 +65,7 @@ class House:
         facts = convert_batch(batch, self.images, self.config, output, workers=workers)
         settings = configuration(self.config)
         manifest = Manifest("pool", key, version, {}, settings, files=list_files(output))
+        write_record({}, output)
         write_manifest(manifest, output)
         return facts
 
