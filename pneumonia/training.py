@@ -127,7 +127,8 @@ def main(arguments: list[str]) -> int:
         events.tell({"error": {"type": type(error).__name__, "message": str(error)}})
         return 1
     except OSError as error:
-        told = {"type": "OSError", "errno": error.errno, "message": str(error)}
+        message = str(error).removeprefix(f"[Errno {error.errno}] ")  # which OSError puts before
+        told = {"type": "OSError", "errno": error.errno, "message": message}
         events.tell({"error": told})
         return 1
     except Exception as error:  # a bug: its traceback goes to standard error

@@ -1,9 +1,12 @@
 """One finished run, one Prefect API and one count of endings for all tests of faults."""
 
+import shutil
+import subprocess
 from collections import Counter
+from pathlib import Path
 
 import pytest
-from harness import CRASH, Faults, finish, start
+from harness import CRASH, Faults, finish, preload, start
 
 ENDINGS = pytest.StashKey[list]()
 
@@ -20,9 +23,23 @@ def seed(request):
 
 
 @pytest.fixture(scope="session")
-def faults(finished, prefect_server, request):
+def library(tmp_path_factory):
+    """The compiled shim that makes calls of the C library fail; None without a compiler."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        return None
+    built = tmp_path_factory.mktemp("shim") / "shim.so"
+    source = Path(__file__).with_name("shim.c")
+    build = [compiler, "-shared", "-fPIC", "-O1", "-o", built, source, "-ldl"]
+    subprocess.run(build, check=True, capture_output=True)
+    return built
+
+
+@pytest.fixture(scope="session")
+def faults(finished, prefect_server, request, library, tmp_path_factory):
     tally = request.config.stash.setdefault(ENDINGS, [])
-    return Faults(finished, prefect_server, tally)
+    preload(library)
+    return Faults(finished, prefect_server, tally, tmp_path_factory.mktemp("logs"))
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import sys
 import time
 import warnings
 from itertools import count
+from multiprocessing import forkserver
 from pathlib import Path
 
 from flows.cli import main
@@ -115,6 +116,16 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["flows.pipeline", "flows.preflight", "pneumonia.checkpoint"])
 
 
+def preload(library):
+    """Start the process that runs are forked from, with the shim in it where there is one."""
+    if library is not None:
+        os.environ["LD_PRELOAD"] = str(library)
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.pop("LD_PRELOAD", None)
+
+
 class Fork:
     """A run in a process forked from one that has imported all: hundreds of them are affordable.
 
@@ -160,10 +171,11 @@ class Faults:
         finished: the pipeline of an undisturbed run.
         api: address of the Prefect API that the runs share.
         tally: receives `(fault, how it ended)` for the closing table.
+        logs: a folder for what the forked runs print.
     """
 
-    def __init__(self, finished, api, tally):
-        self.finished, self.api, self.tally = finished, api, tally
+    def __init__(self, finished, api, tally, logs):
+        self.finished, self.api, self.tally, self.logs = finished, api, tally, logs
         self.equal = results(finished.workspace)
         self.numbers = count()
 
@@ -172,13 +184,8 @@ class Faults:
         asked = ["run", "--raw", raw or self.finished.raw, "--workspace", workspace]
         asked += [*SETTINGS, *more]
         environment |= {"PYTHONPATH": f"{PROJECT}:{CRASH}", MARK: str(workspace)}
-        output = workspace.with_name(f"{workspace.name}-{next(self.numbers)}.log")
+        output = self.logs / f"{next(self.numbers)}.log"
         return Fork([str(each) for each in asked], environment, output)
-
-    def start_anew(self, workspace, *more, raw=None, **environment):
-        """A run in a process that begins with the interpreter."""
-        api = {"PREFECT_API_URL": self.api}
-        return start(raw or self.finished.raw, workspace, *more, **api | environment)
 
     def copy(self, workspace, *stages):
         """The finished workspace once more, as it was before these stages were made."""

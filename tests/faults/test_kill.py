@@ -24,7 +24,7 @@ def test_killed_at_random_moments_the_next_run_ends_the_same(faults, tmp_path, l
     for number in range(20 if long else 4):
         which = (signal.SIGKILL, signal.SIGTERM)[number % 2]
         workspace, moment = tmp_path / f"{number}", chance.uniform(0, whole)
-        process = faults.start_anew(workspace)
+        process = faults.start(workspace)
         try:
             told, _ = process.communicate(timeout=moment)
         except subprocess.TimeoutExpired:
