@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from harness import CRASH, Faults, finish, preload, start
+from harness import Faults, finish, preload
 
 ENDINGS = pytest.StashKey[list]()
 
@@ -43,14 +43,11 @@ def faults(finished, prefect_server, request, library, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def points(finished, prefect_server, tmp_path_factory):
+def points(faults, tmp_path_factory):
     """Every point, as `NUMBER NAME`, that an undisturbed run from the beginning passes."""
     folder = tmp_path_factory.mktemp("points")
     workspace, log = folder / "workspace", folder / "log"
-    process = start(
-        finished.raw, workspace, PREFECT_API_URL=prefect_server, PYTHONPATH=str(CRASH),
-        POINTS_OF=str(workspace), POINTS_LOG=str(log),
-    )  # fmt: skip
+    process = faults.start(workspace, POINTS_OF=str(workspace), POINTS_LOG=str(log))
     output = finish(process)
     assert process.returncode == 0, output
     return list(dict.fromkeys(log.read_text("utf-8").splitlines()))

@@ -41,7 +41,7 @@ SETTINGS = [
 def start(raw, workspace, *more, **environment):
     """`pneumonia run` as a process that leads a group of its own.
 
-    It brings its own Prefect API, unless PREFECT_API_URL is among `environment`.
+    It brings its own Prefect API.
     """
     asked = ["run", "--raw", raw, "--workspace", workspace, *SETTINGS, *more]
     inherited = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}

@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from harness import finish, results, states
+from harness import finish, states
 
 pytestmark = pytest.mark.e2e
 
@@ -83,12 +83,3 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(faults, tmp_path):
     assert "Traceback" not in output
     faults.ends_equal("files that change while they are read", workspace,
                       raw=tmp_path / "raw", told=output)  # fmt: skip
-
-
-def test_two_runs_at_once_end_the_same(faults, tmp_path):
-    workspace = tmp_path / "workspace"
-    both = [faults.start(workspace), faults.start(workspace)]
-    outputs = [finish(process) for process in both]
-    assert [process.returncode for process in both] == [0, 0], outputs
-    assert results(workspace) == faults.equal
-    faults.ends_equal("two runs at once", workspace, told=str(outputs))
