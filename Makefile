@@ -39,6 +39,7 @@ bench: bench-extra
 	$(BIN)/pneumonia bench conversion
 	$(BIN)/pneumonia bench conversion --side 224
 	$(BIN)/pneumonia bench shards
+	$(BIN)/pneumonia bench verify
 	$(BIN)/pneumonia bench evaluation
 	$(BIN)/pneumonia bench cam
 	$(BIN)/pneumonia bench feeding

@@ -39,6 +39,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from pneumonia import augment
+from pneumonia.artifacts import Manifest, list_files, write_manifest, write_record
 from pneumonia.augment import Changes
 from pneumonia.batches import Epoch, MappedSource, TrainingData
 from pneumonia.config import Config, parse
@@ -153,6 +154,9 @@ def make_pool(folder: Path, n: int, side: int) -> pd.DataFrame:
         with create_shard(shard, min(512, n - start), side) as file:
             for k in range(min(512, n - start)):
                 file.write(k, rng.integers(0, 256, (side, side), np.uint8))
+        whole = Manifest("pool", shard.name, 1, {}, {}, files=list_files(shard))
+        write_record({}, shard)
+        write_manifest(whole, shard)
     return pd.DataFrame(
         {
             "image_id": [f"image-{i:06d}" for i in row],

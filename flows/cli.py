@@ -33,10 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PneumoniaError as error:
         return _fail(f"{type(error).__name__}: {error}", 2 if isinstance(error, ConfigError) else 1)
     except OSError as error:
-        told = (
-            f"{type(error).__name__}: {error}. Mend that and run again: nothing finished is lost."
-        )
-        return _fail(told, 1)
+        place = getattr(options, "workspace", None) if error.filename is None else None
+        where = f"{place}: " if place else ""  # a full disk names no file
+        told = f"{type(error).__name__}: {where}{error}"
+        return _fail(f"{told}. Mend that and run again: nothing finished is lost.", 1)
     except KeyboardInterrupt:
         return _fail("Interrupted. Run again to go on: nothing finished is lost.", 130)
 

@@ -19,11 +19,12 @@ from prefect import flow
 from flows.conversion import convert_new_files
 from flows.preflight import check, needs
 from flows.stages import stage_line
-from pneumonia.artifacts import Artifact, Reference, digest_file, read_manifest
+from pneumonia.artifacts import Artifact, Reference, read_manifest
 from pneumonia.config import IMAGES_FOLDER, Config, RuntimeConfig, ShardsConfig, SplitConfig
 from pneumonia.errors import ConfigError, CorruptArtifactError, NothingLeftError
 from pneumonia.inventory import list_dicom
 from pneumonia.machine import resolve_accelerator
+from pneumonia.seals import digest_file
 from pneumonia.workspace import Workspace
 from tasks.caching import Context, Request
 from tasks.external import EXTERNAL, KNOWN, Home, external_stage, home_of

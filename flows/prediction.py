@@ -50,7 +50,7 @@ def predict_paths(
         evaluation = Workspace(workspace).finished(run, EVALUATION.name)
         point = evaluation.manifest.configuration["operating_point"]
     table = predict_files(
-        load(frozen.training.path / "checkpoint.ckpt"),
+        load(frozen.training.file("checkpoint.ckpt")),
         paths,
         frozen.predictions.json("operating_points.json"),
         shards=frozen.shards,

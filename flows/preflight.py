@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 from flows.stages import stages_until
-from pneumonia.artifacts import digest_file
 from pneumonia.config import IMAGES_FOLDER, MODELS, PRETRAINED
 from pneumonia.errors import ConfigError
 from pneumonia.event_files import check_tensorboard
@@ -13,6 +12,7 @@ from pneumonia.labels import LABELS_CSV
 from pneumonia.machine import gpus, resolve_accelerator, workers
 from pneumonia.people import patient_key
 from pneumonia.persons import read_persons
+from pneumonia.seals import digest_file
 from pneumonia.split import read_split_file
 from pneumonia.workspace import Workspace, checked_name
 from tasks.caching import Request

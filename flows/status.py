@@ -1,6 +1,7 @@
 """What stands in a workspace: fresh or stale, whole or damaged."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from flows.preflight import check
 from flows.stages import STAGES, members, walk
 from pneumonia.artifacts import Reference, changes, find_damage, read_manifest
 from pneumonia.errors import ConfigError, CorruptArtifactError
+from pneumonia.machine import cores
 from pneumonia.workspace import Workspace
 from tasks.caching import Context, Request, Stage, manifest_of, reason_to_run
 from tasks.shards import POOL, SHARDS, new_batches, settings
@@ -52,15 +54,23 @@ def find_all_damage(root: Path) -> Iterator[str]:
     for link, reference in workspace.links():
         if reference not in references:
             yield f"runs/{link}: {reference} is missing. `pneumonia run` makes it again."
-    for reference in references:
-        folder = workspace.path(reference)
-        try:
-            manifest = read_manifest(folder, reference)
-        except CorruptArtifactError as error:
-            yield str(error)
-            continue
-        for damage in find_damage(folder, manifest, hashed=True):
-            yield f"{folder}/{damage}. {_cure(reference, used)}"
+    with ThreadPoolExecutor(cores(), thread_name_prefix="verify") as threads:
+        # Hashing lets go of the interpreter: each core hashes an artifact of its own.
+        for found in threads.map(lambda each: _damage_of(workspace, each, used), references):
+            yield from found
+
+
+def _damage_of(workspace: Workspace, reference: Reference, used: set[Reference]) -> list[str]:
+    """A sentence per damaged, missing or unreadable file of an artifact."""
+    folder = workspace.path(reference)
+    try:
+        manifest = read_manifest(folder, reference)
+        damage = find_damage(folder, manifest, hashed=True)
+    except CorruptArtifactError as error:
+        return [str(error)]
+    except OSError as error:  # the disk's fault: the other artifacts are still to be told of
+        return [f"{error.filename or folder}: cannot be read: {error.strerror}. Mend the disk."]
+    return [f"{folder}/{each}. {_cure(reference, used)}" for each in damage]
 
 
 def _cure(reference: Reference, used: set[Reference]) -> str:

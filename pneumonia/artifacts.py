@@ -3,7 +3,7 @@
 An artifact lives at `WORKSPACE/<stage>/<key>/`. Its key is a digest of what the stage read, the
 settings that can change its bytes and the stage's version; its `manifest.json`, written last,
 names every file with size and sha256 and carries a digest of itself. Times and host stand in
-`record.json`, outside every digest.
+`record.json`, outside every digest but its own.
 """
 
 import dataclasses
@@ -21,16 +21,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pneumonia.errors import CorruptArtifactError
+from pneumonia.seals import (
+    MAKE_AGAIN,
+    canonical_json,
+    check_first_use,
+    digest_file,
+    read_bounded,
+    read_sealed,
+    write_sealed,
+)
 
 MAX_CELLS = 1 << 26
 """Most values that a table may declare, a hundred times the challenge's: a few bytes of Parquet can
 stand for any number of equal rows."""
 
-MAX_JSON = 1 << 28
-"""Largest JSON file that is read, bytes."""
-
 MANIFEST = "manifest.json"
 RECORD = "record.json"
+_UNSEALED_RECORD = {"started", "seconds", "host", "platform"}
 
 Facts = dict[str, Any]
 """Counts and figures of a stage, small and JSON: what a console line or a status tells."""
@@ -82,32 +89,36 @@ class Artifact:
         """Its name."""
         return Reference(self.manifest.stage, self.manifest.key)
 
+    def file(self, name: str) -> Path:
+        """Where one of its files lies, its bytes checked the first time that they are used.
+
+        Raises:
+            CorruptArtifactError: they are not those of the manifest.
+        """
+        check_first_use(self.path / name, self.sha256(name))
+        return self.path / name
+
     def table(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Read one of its Parquet tables."""
-        return read_table(self.path / name, columns)
+        return read_table(self.file(name), columns)
 
     def json(self, name: str) -> Any:  # noqa: ANN401 (whatever the file holds)
         """Read one of its JSON files.
 
         Raises:
-            CorruptArtifactError: the file is no JSON.
+            CorruptArtifactError: its bytes are not those of the manifest, or no JSON.
         """
-        path = self.path / name
+        path = self.file(name)
         try:
-            return _read_json(path)
+            return json.loads(read_bounded(path))
         except (ValueError, RecursionError) as error:
             raise CorruptArtifactError(
-                f"{path}: expected JSON, got {error}. Run with --verify to make it again."
+                f"{path}: expected JSON, got {error}. {MAKE_AGAIN}"
             ) from error
 
     def sha256(self, name: str) -> str:
         """The digest of one of its files, as its manifest states it."""
         return str(self.manifest.files[name]["sha256"])
-
-
-def canonical_json(value: object) -> str:
-    """JSON with sorted keys, no spaces and no NaN: equal values give equal text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def digest(value: object) -> str:
@@ -117,12 +128,6 @@ def digest(value: object) -> str:
     True
     """
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:32]
-
-
-def digest_file(path: Path) -> str:
-    """sha256 of a file's bytes, hexadecimal."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def digest_table(
@@ -163,7 +168,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk's fault, not the table's
         raise CorruptArtifactError(
-            f"{path}: expected a Parquet table, got {error}. Run with --verify to make it again."
+            f"{path}: expected a Parquet table, got {error}. {MAKE_AGAIN}"
         ) from error
 
 
@@ -172,13 +177,6 @@ _NO_TABLE = (
     NotImplementedError, RecursionError, pa.ArrowException,
 )  # fmt: skip
 """What pyarrow and pandas raise for a file that is torn or something else."""
-
-
-def _read_json(path: Path) -> Any:  # noqa: ANN401 (whatever the file holds)
-    size = path.stat().st_size
-    if size > MAX_JSON:
-        raise ValueError(f"{size:,} bytes, more than {MAX_JSON:,}")
-    return json.loads(path.read_text("utf-8"))
 
 
 def write_json(value: object, path: Path) -> None:
@@ -200,9 +198,12 @@ def list_files(folder: Path) -> dict[str, dict[str, Any]]:
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Write the manifest with a digest of itself."""
-    content = dataclasses.asdict(manifest)
-    sealed = {**content, "digest": hashlib.sha256(canonical_json(content).encode()).hexdigest()}
-    (folder / MANIFEST).write_text(canonical_json(sealed) + "\n", "utf-8")
+    write_sealed(dataclasses.asdict(manifest), folder / MANIFEST)
+
+
+def write_record(record: Mapping[str, Any], folder: Path) -> None:
+    """Write when and where an artifact was made, with a digest of itself."""
+    write_sealed(record, folder / RECORD)
 
 
 def read_manifest(folder: Path, expected: Reference | None = None) -> Manifest:
@@ -216,12 +217,7 @@ def read_manifest(folder: Path, expected: Reference | None = None) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        content = _read_json(path)
-        claimed = content.pop("digest")
-        actual = hashlib.sha256(canonical_json(content).encode()).hexdigest()
-        if claimed != actual:
-            raise ValueError(f"its digest says {claimed[:8]}, its content {actual[:8]}")
-        manifest = Manifest(**content)
+        manifest = Manifest(**read_sealed(path))
         _check_files(manifest.files)
         if expected and (manifest.stage, manifest.key) != (expected.stage, expected.key):
             raise ValueError(f"that of {manifest.stage}/{manifest.key}")
@@ -250,7 +246,8 @@ def find_damage(folder: Path, manifest: Manifest, *, hashed: bool) -> list[str]:
     """Name what is wrong with an artifact's files, one sentence each; empty when it is whole.
 
     Args:
-        hashed: compare the sha256 of every file too, not only presence and size.
+        hashed: compare the sha256 of every file too, not only presence and size, and look at the
+            record.
     """
     damage = []
     for name, expected in manifest.files.items():
@@ -261,7 +258,21 @@ def find_damage(folder: Path, manifest: Manifest, *, hashed: bool) -> list[str]:
             damage.append(f"{name}: expected {expected['size']} bytes, got {path.stat().st_size}")
         elif hashed and digest_file(path) != expected["sha256"]:
             damage.append(f"{name}: its bytes have changed (sha256 differs)")
+    if not (folder / RECORD).is_file():
+        damage.append(f"{RECORD}: missing")
+    elif hashed:
+        damage += _record_damage(folder / RECORD)
     return damage
+
+
+def _record_damage(path: Path) -> list[str]:
+    """What is wrong with a record; one from before records were sealed is taken as it is."""
+    try:
+        if json.loads(path.read_text("utf-8")).keys() != _UNSEALED_RECORD:
+            read_sealed(path)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return [f"{RECORD}: its bytes have changed ({error})"]
+    return []
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

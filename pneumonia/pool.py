@@ -5,20 +5,45 @@ Everything downstream of conversion reads images here and knows nothing of DICOM
 """
 
 import errno
+import logging
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pneumonia.artifacts import Manifest, find_damage, read_manifest
 from pneumonia.errors import CorruptArtifactError, ShardError
+from pneumonia.seals import check_first_use
+
+logger = logging.getLogger(__name__)
 
 IMAGES = "images.npy"
 """A shard's images: (n, side, side) uint8."""
+
+
+def whole_shards(pool: Path, configuration: Mapping[str, Any], version: int) -> list[Manifest]:
+    """The manifests of the shards that are complete and made so, in order of their keys.
+
+    A torn or incomplete one is told in the log and left out: it is made again.
+    """
+    manifests = []
+    for folder in sorted(pool.glob("*")):
+        try:
+            manifest = read_manifest(folder)
+            damage = find_damage(folder, manifest, hashed=False)
+            if damage:
+                raise CorruptArtifactError("; ".join(damage))
+            if manifest.version == version and manifest.configuration == dict(configuration):
+                manifests.append(manifest)
+        except CorruptArtifactError as error:
+            logger.warning("Pool shard %s is left out: %s", folder.name, error)
+    return manifests
 
 
 class ShardFile:
@@ -111,6 +136,7 @@ class ImagePool:
         """The memory map of a shard, opened once."""
         if shard not in self._maps:
             path = self._pool / str(self._keys[shard]) / IMAGES
+            check_first_use(path, read_manifest(path.parent).files[IMAGES]["sha256"])
             try:
                 images = np.load(path, mmap_mode="r")
             except (OSError, ValueError) as error:

@@ -20,13 +20,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pneumonia.artifacts import Facts, find_damage, read_manifest, read_table, write_table
+from pneumonia.artifacts import Facts, read_table, write_table
 from pneumonia.config import ShardsConfig, as_dict
 from pneumonia.conversion import COLUMNS, COUNTS, DECIMALS, TEXT, Recipe, Row, convert, refused
-from pneumonia.errors import CorruptArtifactError, DicomError, QuarantineError, ShardError
+from pneumonia.errors import DicomError, QuarantineError, ShardError
 from pneumonia.files import digest, read_file
 from pneumonia.inventory import NOT_YET, list_dicom, scan, unsettled
-from pneumonia.pool import create_shard
+from pneumonia.pool import create_shard, whole_shards
+from pneumonia.seals import check_first_use
 
 __all__ = [
     "Batch", "BatchFile", "batch_identity", "check_quarantine", "configuration", "convert_batch",
@@ -80,18 +81,16 @@ def pool_index(pool: Path, configuration: Mapping[str, Any], version: int) -> pd
     Returns:
         A row per (image_id, file_digest): `pool`, `row`, the columns of a conversion, `reason` and
         `detail`; sorted by these two. A passing reason is there only where nothing better is.
+
+    Raises:
+        CorruptArtifactError: a shard's rows are of the right size and other bytes. Left out, its
+            images would be missing: what looks whole is not made again.
     """
     tables = [_empty_index()]
-    for folder in sorted(pool.glob("*")):
-        try:
-            manifest = read_manifest(folder)
-            damage = find_damage(folder, manifest, hashed=False)
-            if damage:
-                raise CorruptArtifactError("; ".join(damage))
-            if manifest.version == version and manifest.configuration == dict(configuration):
-                tables.append(read_table(folder / ROWS).assign(pool=manifest.key))
-        except CorruptArtifactError as error:
-            logger.warning("Pool shard %s is left out: %s", folder.name, error)
+    for manifest in whole_shards(pool, configuration, version):
+        rows = pool / manifest.key / ROWS
+        check_first_use(rows, manifest.files[ROWS]["sha256"])
+        tables.append(read_table(rows).assign(pool=manifest.key))
     index = pd.concat(tables, ignore_index=True)[_INDEX_COLUMNS]
     passing = index["reason"].isin(PASSING)
     attempts = index[passing].groupby(_KEY).size().rename("attempts")

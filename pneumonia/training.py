@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from pneumonia import checkpoint, network, resume
 from pneumonia import config as configuration
-from pneumonia.artifacts import Facts, digest_file, read_table
+from pneumonia.artifacts import Facts, read_table
 from pneumonia.batches import Source, TrainingData, open_source
 from pneumonia.checkpoint import Checkpoint
 from pneumonia.child_process import EventLog, Stop, end_with_parent
@@ -36,6 +36,7 @@ from pneumonia.machine import cores, workers
 from pneumonia.network import MEAN, STD, Classifier
 from pneumonia.pool import ImagePool
 from pneumonia.processes import Processes, Together
+from pneumonia.seals import digest_file
 from pneumonia.trainer_process import MEETING, OnEpoch, TrainingJob
 
 logger = logging.getLogger("pneumonia.training")  # as a child process this is `__main__`
@@ -126,7 +127,8 @@ def main(arguments: list[str]) -> int:
         events.tell({"error": {"type": type(error).__name__, "message": str(error)}})
         return 1
     except OSError as error:
-        told = {"type": "OSError", "errno": error.errno, "message": str(error)}
+        message = str(error).removeprefix(f"[Errno {error.errno}] ")  # which OSError puts before
+        told = {"type": "OSError", "errno": error.errno, "message": message}
         events.tell({"error": told})
         return 1
     except Exception as error:  # a bug: its traceback goes to standard error

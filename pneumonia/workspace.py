@@ -20,7 +20,6 @@ from pathlib import Path
 
 from pneumonia.artifacts import (
     MANIFEST,
-    RECORD,
     Artifact,
     Facts,
     Manifest,
@@ -28,8 +27,8 @@ from pneumonia.artifacts import (
     find_damage,
     list_files,
     read_manifest,
-    write_json,
     write_manifest,
+    write_record,
 )
 from pneumonia.errors import ArtifactError, ConfigError, CorruptArtifactError
 from pneumonia.locks import hold, share
@@ -149,14 +148,14 @@ class Workspace:
         _make_folder(output)
         started, clock = datetime.now(UTC), time.monotonic()
         facts = write(Scratch(output, state, lock))
-        write_json(
+        write_record(
             {
                 "started": started.isoformat(timespec="seconds"),
                 "seconds": round(time.monotonic() - clock, 3),
                 "host": platform.node(),
                 "platform": platform.platform(),
             },
-            output / RECORD,
+            output,
         )
         complete = replace(manifest, facts=facts, files=list_files(output))
         write_manifest(complete, output)

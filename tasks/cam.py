@@ -35,7 +35,7 @@ def plan(context: Context) -> Plan:
         from pneumonia.pool import ImagePool
 
         scores = make_cam(
-            load(training.path / "checkpoint.ckpt"),
+            load(training.file("checkpoint.ckpt")),
             ImagePool(context.workspace.pool, images),
             studies,
             boxes,
@@ -46,7 +46,7 @@ def plan(context: Context) -> Plan:
             scratch.output,
             accelerator=resolve_accelerator(config),
             workers=workers(config),
-            others=[load(other.path / "checkpoint.ckpt") for _, other in others],
+            others=[load(other.file("checkpoint.ckpt")) for _, other in others],
         )
         write_json(scores, scratch.output / "cam.json")
         return {

@@ -209,7 +209,7 @@ def _plan(context: Context, home: Home, data: str) -> Plan:
         write_rows(duplicates, output / "duplicates.csv")
         facts["duplicates"] = count_duplicates(duplicates, pool.side)
         facts["simulated"] = simulated
-        checkpoint = load(frozen.training.path / "checkpoint.ckpt")
+        checkpoint = load(frozen.training.file("checkpoint.ckpt"))
         logit = predict_logits(checkpoint, pool, np.arange(len(studies)), **machine)
         predictions = external_predictions(studies, logit, decisions)
         evaluation = evaluate_external(
@@ -240,7 +240,7 @@ def _plan(context: Context, home: Home, data: str) -> Plan:
             run=frozen.run,
             evaluation=evaluation,
             cams={model: (cam, output)},
-            histories={model: pd.read_csv(frozen.training.path / "history.csv")},
+            histories={model: pd.read_csv(frozen.training.file("history.csv"))},
             predictions={model: predictions},
             studies=studies,
             quarantine=quarantine,

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from pneumonia.artifacts import Facts, digest_file, write_table
+from pneumonia.artifacts import Facts, write_table
 from pneumonia.data_notes import labels_note
 from pneumonia.labels import CLASSES_CSV, LABELS_CSV, read_labels
+from pneumonia.seals import digest_file
 from pneumonia.workspace import Scratch
 from tasks.caching import Context, Plan, Stage
 

@@ -26,7 +26,7 @@ def plan(context: Context) -> Plan:
         from pneumonia.predictions import predict_logits
 
         logit = predict_logits(
-            load(training.path / "checkpoint.ckpt"),
+            load(training.file("checkpoint.ckpt")),
             ImagePool(context.workspace.pool, rows),
             np.arange(len(rows)),
             accelerator=resolve_accelerator(config),

@@ -65,7 +65,7 @@ def plan(context: Context) -> Plan:
                 model: (artifact.json("cam.json"), artifact.path) for model, artifact in cam.items()
             },
             histories={
-                model: pd.read_csv(artifact.path / "history.csv")
+                model: pd.read_csv(artifact.file("history.csv"))
                 for model, artifact in training.items()
             },
             predictions=tables | ensembles,

@@ -8,7 +8,9 @@ small file in `.state/batches/`, so that tasks pass nothing but keys.
 import json
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from pneumonia.artifacts import Artifact, Facts, Reference, digest, digest_table
 from pneumonia.config import IMAGES_FOLDER, ShardsConfig
 from pneumonia.data_notes import shards_note
 from pneumonia.machine import workers
+from pneumonia.pool import whole_shards
 from pneumonia.shards import (
     Batch,
     BatchFile,
@@ -45,11 +48,10 @@ and brought to the disk. Side by side they would come to that point together, an
 @task(name="files", **OPTIONS)
 def find_files(context: Context) -> list[str]:
     """Look at the raw folder; returns the keys of the pool shards that are to be made."""
-    request, workspace = context.request, context.workspace
+    request = context.request
     anew = SHARDS.name in request.refresh
     if request.verify or anew:
-        for key in sorted(set(_index(context)["pool"])):
-            workspace.discard(Reference(POOL.name, key), damaged_only=not anew)
+        _discard_shards(context, damaged_only=not anew)
     keys = []
     for batch in new_batches(context):
         key = manifest_of(POOL, _pool_plan(context, batch)).key
@@ -60,6 +62,15 @@ def find_files(context: Context) -> list[str]:
         fresh.replace(waiting)
         keys.append(key)
     return keys
+
+
+def _discard_shards(context: Context, *, damaged_only: bool) -> None:
+    """Take away the pool shards of these settings, or those of them that are damaged."""
+    made = whole_shards(context.workspace.pool, *_conversion(context))
+    shards = [Reference(POOL.name, manifest.key) for manifest in made]
+    discard = partial(context.workspace.discard, damaged_only=damaged_only)
+    with ThreadPoolExecutor(workers(context.request.config)) as threads:
+        list(threads.map(discard, shards))  # whose errors are raised here
 
 
 def new_batches(context: Context) -> list[Batch]:
@@ -162,8 +173,12 @@ def _files(context: Context) -> pd.DataFrame:
 
 
 def _index(context: Context) -> pd.DataFrame:
-    settings = configuration(context.request.config.shards)
-    return pool_index(context.workspace.pool, settings, VERSION)
+    return pool_index(context.workspace.pool, *_conversion(context))
+
+
+def _conversion(context: Context) -> tuple[dict[str, Any], int]:
+    """How shards are made now: the settings that change an image, and the version."""
+    return configuration(context.request.config.shards), VERSION
 
 
 def _waiting(context: Context) -> Path:

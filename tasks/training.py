@@ -9,11 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from pneumonia.artifacts import Artifact, Facts, digest_file, digest_table, write_table
+from pneumonia.artifacts import Artifact, Facts, digest_table, write_table
 from pneumonia.config import PRETRAINED, Config, as_dict
 from pneumonia.event_files import event_writer
 from pneumonia.machine import resolve_accelerator, resolve_precision
 from pneumonia.model_notes import training_note
+from pneumonia.seals import digest_file
 from pneumonia.trainer_process import TrainingJob, run_training
 from pneumonia.workspace import Scratch
 from tasks.caching import Context, Plan, Stage

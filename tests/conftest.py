@@ -20,13 +20,20 @@ for name in ("PREFECT_API_URL", "PREFECT_PROFILE"):
 console.set_up()
 
 SMALL = {
-    "shards": {"image_size": 32, "images_per_shard": 64},
+    "shards": {"image_size": 32, "images_per_shard": 64, "quiet_seconds": 0},
     "split": {"val_fraction": 0.25, "test_fraction": 0.25},
     "training": {"weights": "none", "epochs": 1},
     "evaluation": {"n_resamples": 50},
     "cam": {"n_images": 4},
 }
 """Settings that make a run a matter of seconds."""
+
+
+def pytest_addoption(parser):
+    """`pytest tests/faults --long --seed 1`: all faults instead of a sample of them."""
+    parser.addoption("--long", action="store_true", help="tests/faults: try every fault")
+    parser.addoption("--seed", type=int, default=0, help="tests/faults: of what is random")
+
 
 Told = namedtuple("Told", "state reason")
 

@@ -52,6 +52,13 @@ def test_bench_training_sets_this_beside_a_bare_loop(command, more):
     assert "Asked of this: 0.95 of the bare loop; got " in done.stdout
 
 
+def test_bench_verify_sets_the_command_beside_one_core(command):
+    done = command("bench", "verify", "--shards", "2", "--images", "3")
+    assert done.returncode == 0, done.stderr
+    assert rows(done.stdout) == ["", "one core", "`pneumonia verify`"]
+    assert "Asked: 1.0 GB/s on two cores; got " in done.stdout
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_bench_gpu_without_one_says_so(command):
     done = command("bench", "gpu")

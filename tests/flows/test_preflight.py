@@ -6,7 +6,7 @@ import os
 import pytest
 
 from flows.preflight import check
-from pneumonia.artifacts import Manifest, digest, write_manifest
+from pneumonia.artifacts import Manifest, digest, write_manifest, write_record
 from pneumonia.config import parse_settings
 from pneumonia.errors import ConfigError
 from pneumonia.people import PATIENT_KEY
@@ -56,6 +56,7 @@ def test_a_workspace_with_such_a_model_asks_nobody(request_for, tmp_path):
     folder = tmp_path / "workspace" / "training" / key
     folder.mkdir(parents=True)
     made = {"model": "resnet18", "weights": "imagenet"}
+    write_record({}, folder)
     write_manifest(Manifest("training", key, 1, {}, made), folder)
     assert json.loads((folder / "manifest.json").read_text("utf-8"))["key"] == key
     check(request_for(tmp_path / "workspace"), "report")

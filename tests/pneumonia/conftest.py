@@ -3,12 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from shard_files import write_shard
 
 from pneumonia import config
 from pneumonia.config import EvaluationConfig
 from pneumonia.evaluation import evaluate
 from pneumonia.external import external_predictions
-from pneumonia.pool import IMAGES
 from pneumonia.runs import Run
 from pneumonia.thresholds import operating_points as choose_points
 from pneumonia.trainer_process import TrainingJob
@@ -135,8 +135,7 @@ def make_pool():
             images[i, y : y + 8, x : x + 8] += 80
         shard = np.arange(n) // (n // 2)
         for number, key in enumerate("ab"):
-            (folder / "pool" / key).mkdir(parents=True)
-            np.save(folder / "pool" / key / IMAGES, images[shard == number])
+            write_shard(folder / "pool" / key, images[shard == number])
         return pd.DataFrame(
             {
                 "image_id": [f"image-{i:03d}" for i in range(n)],

@@ -30,6 +30,9 @@ FRAME = pd.DataFrame(
 READ = ["image_id", "age", "view", "target"]
 
 
+RECORD = {"started": "2026-01-01", "seconds": 1.5, "host": "a", "platform": "b"}
+
+
 def manifest(**changes):
     base = {"stage": "cam", "key": "k", "version": 1, "inputs": {"boxes": "1"}}
     return Manifest(**(base | {"configuration": {"n_images": 4}} | changes))
@@ -106,6 +109,7 @@ def test_manifest_holds_no_time_host_or_absolute_path(tmp_path):
 def test_find_damage_names_missing_short_and_altered_files(tmp_path):
     for name in ("kept", "short", "altered", "missing"):
         (tmp_path / name).write_bytes(name.encode() * 100)
+    artifacts.write_record(RECORD, tmp_path)
     whole = manifest(files=artifacts.list_files(tmp_path))
     assert artifacts.find_damage(tmp_path, whole, hashed=True) == []
     (tmp_path / "short").write_bytes(b"short")
@@ -163,7 +167,50 @@ def test_read_table_that_declares_more_values_than_any_data_set_is_refused(tmp_p
 
 
 def test_json_of_an_artifact_that_is_none_is_refused_by_name(tmp_path):
-    artifact = Artifact(tmp_path, Manifest("labels", "k", 1, {}, {}))
     (tmp_path / "facts.json").write_text("{")
+    files = artifacts.list_files(tmp_path)
+    artifact = Artifact(tmp_path, Manifest("labels", "k", 1, {}, {}, files=files))
     with pytest.raises(CorruptArtifactError, match=r"facts\.json: expected JSON"):
         artifact.json("facts.json")
+
+
+def test_manifest_whose_bytes_differ_for_the_same_content_is_refused(tmp_path):
+    """A flipped bit makes `1E-05` of `1e-05`, which is the same number to a reader of JSON."""
+    artifacts.write_manifest(manifest(facts={"rate": 1e-05}), tmp_path)
+    path = tmp_path / artifacts.MANIFEST
+    path.write_text(path.read_text("utf-8").replace("1e-05", "1E-05"), "utf-8")
+    with pytest.raises(CorruptArtifactError, match="other bytes for the same content"):
+        artifacts.read_manifest(tmp_path)
+
+
+def test_every_flipped_bit_of_a_record_is_damage(tmp_path):
+    artifacts.write_record(RECORD, tmp_path)
+    path = tmp_path / artifacts.RECORD
+    written = path.read_bytes()
+    assert artifacts.find_damage(tmp_path, manifest(files={}), hashed=True) == []
+    for place in range(len(written) * 8):
+        flipped = bytearray(written)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        (damage,) = artifacts.find_damage(tmp_path, manifest(files={}), hashed=True)
+        assert damage.startswith("record.json: its bytes have changed"), place
+
+
+def test_a_record_from_before_records_were_sealed_is_taken_and_a_missing_one_is_damage(tmp_path):
+    artifacts.write_json(RECORD, tmp_path / artifacts.RECORD)
+    assert artifacts.find_damage(tmp_path, manifest(files={}), hashed=True) == []
+    (tmp_path / artifacts.RECORD).unlink()
+    told = artifacts.find_damage(tmp_path, manifest(files={}), hashed=True)
+    assert told == ["record.json: missing"]
+
+
+def test_file_of_other_bytes_is_refused_at_its_first_use(tmp_path):
+    (tmp_path / "a.json").write_text("[1]", "utf-8")
+    whole = artifacts.Artifact(tmp_path, manifest(files=artifacts.list_files(tmp_path)))
+    assert whole.json("a.json") == [1]
+    (tmp_path / "a.json").write_text("[3]", "utf-8")
+    with pytest.raises(CorruptArtifactError, match=r"a\.json: .* got others .* --verify"):
+        whole.json("a.json")
+    (tmp_path / "a.json").unlink()
+    with pytest.raises(CorruptArtifactError, match=r"a\.json: .* got none"):
+        whole.json("a.json")

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from shard_files import write_shard
 
 from pneumonia import cam
 from pneumonia.activation import class_activation_maps
@@ -51,8 +52,7 @@ def pool(tmp_path_factory):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 90, (64, SIDE, SIDE)).astype(np.uint8)
     images[:, 16:40, 8:24] += 150
-    (folder / "shard").mkdir()
-    np.save(folder / "shard" / "images.npy", images)
+    write_shard(folder / "shard", images)
     table = pd.DataFrame(
         {"image_id": [f"i{n:02d}" for n in range(64)], "pool": "shard", "row": range(64)}
     )

@@ -15,13 +15,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from shard_files import write_shard
 
 from pneumonia import checkpoint, config, phantom
 from pneumonia.cam import compute_maps, make_cam
 from pneumonia.child_process import Stop
 from pneumonia.config import CamConfig, EvaluationConfig
 from pneumonia.network import build
-from pneumonia.pool import IMAGES, ImagePool
+from pneumonia.pool import ImagePool
 from pneumonia.trainer_process import TrainingJob
 from pneumonia.training import train
 
@@ -45,8 +46,7 @@ def draw_films(folder):
         grey = phantom.draw(body, clouds, (), film)
         films.append(cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA))
         boxes += [(f"film-{number:03d}", *cloud.box()) for cloud in clouds]
-    (folder / "pool" / "a").mkdir(parents=True)
-    np.save(folder / "pool" / "a" / IMAGES, np.stack(films))
+    write_shard(folder / "pool" / "a", np.stack(films))
     studies = pd.DataFrame(
         {
             "image_id": [f"film-{number:03d}" for number in range(n)],

@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from shard_files import write_shard
 
 from pneumonia.duplicates import COLUMNS, count_duplicates, detail, find_duplicates
 from pneumonia.files import digest
-from pneumonia.pool import IMAGES, ImagePool
+from pneumonia.pool import ImagePool
 
 
 def film(seed, size=128):
@@ -39,8 +40,7 @@ def look(tmp_path):
     def look(*images, rows=1024, columns=1024):
         stack = np.stack([image for _, image in images])
         side = stack.shape[1]
-        (tmp_path / "pool" / "k").mkdir(parents=True)
-        np.save(tmp_path / "pool" / "k" / IMAGES, stack)
+        write_shard(tmp_path / "pool" / "k", stack)
         scale = side / max(rows, columns)
         studies = pd.DataFrame(
             {

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from shard_files import write_shard
 
 from pneumonia.errors import CorruptArtifactError, ShardError
 from pneumonia.pool import IMAGES, ImagePool, create_shard
@@ -12,9 +13,8 @@ SIDE = 16
 def images(tmp_path):
     """Two shards of 5 and 3 images; image k is filled with k; the table mixes them."""
     for key, start, n in (("one", 0, 5), ("two", 5, 3)):
-        (tmp_path / key).mkdir()
         stored = np.broadcast_to(np.arange(start, start + n)[:, None, None], (n, SIDE, SIDE))
-        np.save(tmp_path / key / IMAGES, stored.astype(np.uint8))
+        write_shard(tmp_path / key, stored.astype(np.uint8))
     order = [7, 0, 3, 5, 1]
     return pd.DataFrame(
         {
@@ -64,7 +64,7 @@ def test_image_pool_empty_table_raises(tmp_path, images):
         ImagePool(tmp_path, images.iloc[:0])
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut", "short", "float"])
+@pytest.mark.parametrize("damage", ["missing", "cut", "short", "float", "flipped"])
 def test_image_pool_damaged_shard_tells_path_and_cure(tmp_path, images, damage):
     path = tmp_path / "two" / IMAGES
     if damage == "missing":
@@ -73,8 +73,10 @@ def test_image_pool_damaged_shard_tells_path_and_cure(tmp_path, images, damage):
         path.write_bytes(path.read_bytes()[:200])
     elif damage == "short":
         np.save(path, np.zeros((2, SIDE, SIDE), np.uint8))
-    else:
+    elif damage == "float":
         np.save(path, np.zeros((3, SIDE, SIDE), np.float32))
+    else:
+        path.write_bytes(path.read_bytes()[:-1] + b"\x80")
     with pytest.raises(CorruptArtifactError, match=r"images\.npy: expected .* --verify"):
         ImagePool(tmp_path, images).gather(np.arange(5))
 

@@ -8,11 +8,18 @@ import pandas as pd
 import pytest
 from dicom_files import FILES, READABLE
 
-from pneumonia.artifacts import Manifest, digest, list_files, read_table, write_manifest
+from pneumonia.artifacts import (
+    Manifest,
+    digest,
+    list_files,
+    read_table,
+    write_manifest,
+    write_record,
+)
 from pneumonia.config import ShardsConfig
 from pneumonia.conversion import COLUMNS
 from pneumonia.dicom import REASONS
-from pneumonia.errors import ShardError
+from pneumonia.errors import CorruptArtifactError, ShardError
 from pneumonia.pool import ImagePool
 from pneumonia.shards import (
     batch_identity,
@@ -58,6 +65,7 @@ class House:
         facts = convert_batch(batch, self.images, self.config, output, workers=workers)
         settings = configuration(self.config)
         manifest = Manifest("pool", key, version, {}, settings, files=list_files(output))
+        write_record({}, output)
         write_manifest(manifest, output)
         return facts
 
@@ -255,6 +263,17 @@ def test_pool_index_leaves_out_other_settings_versions_and_damage(house, caplog)
     assert len(house.index()) == 0
     assert "images.npy: expected" in caplog.text
     assert [len(batch) for batch in house.plan()] == [4, 2]
+
+
+def test_pool_index_of_rows_of_other_bytes_is_refused(house):
+    """Left out, its images would be missing from the table, for the shard still looks whole."""
+    house.run()
+    first = min(house.pool.iterdir())
+    rows = bytearray((first / "rows.parquet").read_bytes())
+    rows[len(rows) // 2] ^= 1
+    (first / "rows.parquet").write_bytes(rows)
+    with pytest.raises(CorruptArtifactError, match=r"rows\.parquet: .* got others .* --verify"):
+        house.index()
 
 
 def test_pool_index_missing_pool_is_empty(tmp_path):

@@ -1,0 +1,41 @@
+"""Runs that are killed at the points where they change the workspace."""
+
+import random
+import re
+
+import pytest
+from harness import STAGES
+
+pytestmark = pytest.mark.e2e
+
+SAMPLE = 5
+STAGE = re.compile(rf"(?:^|/|main-)({'|'.join((*STAGES, 'pool'))})(?=[/.-]|$)")
+
+
+def before(point, faults, workspace):
+    """A workspace as it was before the stage that passes a point; an empty one, if none does."""
+    found = STAGE.search(point.split(" ", 2)[2])
+    if found is None:
+        return workspace
+    return faults.copy(workspace, *{"pool": ("pool", "shards")}.get(found[1], (found[1],)))
+
+
+def test_the_points_are_the_changes_of_every_stage(points):
+    """Should the names change, the test below would kill nobody."""
+    for stage in (*STAGES, "pool"):
+        assert f"1 rename .state/{stage}/KEY/output" in points
+        assert f"1 open .state/{stage}/KEY/output/manifest.json" in points
+        assert f"1 fsync {stage}" in points
+    assert sum(" symlink .state/links/" in point for point in points) == len(STAGES)
+    assert any("open .state/training/KEY/resume" in point for point in points)
+
+
+def test_killed_at_a_point_the_next_run_ends_the_same(faults, points, tmp_path, long, seed):
+    chosen = points if long else random.Random(seed).sample(points, SAMPLE)  # noqa: S311
+    for number, point in enumerate(chosen):
+        workspace, once = before(point, faults, tmp_path / f"{number}"), tmp_path / f"{number}-once"
+        process = faults.start(
+            workspace, POINTS_OF=str(workspace), CRASH_AT=point, CRASH_ONCE=str(once)
+        )
+        told = faults.killed(process, point)
+        faults.ends_equal("kill -9 at a point of change", workspace, told=f"{point}: {told}")
