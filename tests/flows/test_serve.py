@@ -467,11 +467,41 @@ def postgres():
     shutil.rmtree(folder)
 
 
+def carried_out(serving, folder):
+    """The flow run of `pipeline/rsna` on simulated images, once it has ended."""
+    settings = {
+        **SETTINGS,
+        "training": {"weights": "none", "epochs": 1},
+        "evaluation": {"n_resamples": 50},
+        "cam": {"n_images": 4},
+    }
+    asked = {
+        "raw": str(folder / "raw"), "workspace": str(folder / "workspace"),
+        "models": json.dumps(["custom_cnn"]), "config": json.dumps(settings),
+    }  # fmt: skip
+    words = [word for name, value in asked.items() for word in ("-p", f"{name}={value}")]
+    done = subprocess.run(
+        [PREFECT, "deployment", "run", "pipeline/rsna", "--watch", *words],
+        env=serving.environment | {"PREFECT_API_URL": f"{serving.url}/api"}, cwd=PROJECT,
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr + serving.all_told()
+    runs = serving.ask("flow_runs/filter")
+    ours = [run for run in runs if run["parameters"].get("workspace") == asked["workspace"]]
+    return max(ours, key=lambda run: run["created"])
+
+
 def test_postgres_holds_everything_and_its_password_stands_nowhere(serving, postgres, tmp_path):
     traces = Traces(tmp_path, "w0rd-of-the-database")
     serving.start(POSTGRES=postgres)
     assert names(serving, "work_pools") == ["cpu", "gpu"]
     assert traces.on_command_lines() == []
+    simulate(tmp_path / "raw", 160, 1)
+    for told in ("160 new images; ran labels, ", "nothing has changed: 8 cached"):
+        run = carried_out(serving, tmp_path)
+        assert (run["state"]["name"], run["state"]["message"][: len(told)]) == ("Completed", told)
+    with urllib.request.urlopen(f"{serving.reports}/main/", timeout=30) as page:
+        assert b"<title>" in page.read()
     assert serving.end() == 0
     assert traces.in_files() == []
     assert not list((tmp_path / "prefect").glob("*.db"))
