@@ -5,6 +5,7 @@ only: `python -m flows.reports WORKSPACE PORT`.
 """
 
 import html
+import json
 import logging
 import os
 import sys
@@ -16,6 +17,7 @@ from urllib.parse import quote, unquote, urlsplit
 from flows.serve_settings import LOOPBACK
 from pneumonia.artifacts import RECORD, Artifact
 from pneumonia.errors import ConfigError, CorruptArtifactError
+from pneumonia.seals import read_bounded
 from pneumonia.workspace import Workspace, checked_name
 
 REPORT = "report"
@@ -82,8 +84,9 @@ def list_page(root: Path) -> str:
     rows = []
     for name in names:
         try:
-            rows.append((str(_artifact(workspace, name).json(RECORD)["started"]), name))
-        except (ConfigError, CorruptArtifactError, OSError, ValueError, KeyError):
+            record = json.loads(read_bounded(_artifact(workspace, name).path / RECORD))
+            rows.append((str(record["started"]), name))
+        except (ConfigError, CorruptArtifactError, OSError, ValueError, LookupError, TypeError):
             continue  # the same run has no page either
     if not rows:
         return _PAGE.format(content="<p>No run of this workspace has a report yet.</p>")

@@ -41,6 +41,7 @@ def plan(context: Context) -> Plan:
     ]
     configuration = as_dict(context.request.config)
     del configuration["runtime"]  # the machine's, no part of the recipe
+    del configuration["shards"]["quiet_seconds"]  # when a file counts, not what comes of it
     configuration["training"]["weights"] = {  # a file by its digest, not by its path
         model: artifact.manifest.configuration["weights"] for model, artifact in training.items()
     }

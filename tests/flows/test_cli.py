@@ -230,8 +230,8 @@ def test_bench_evaluation_times_every_model_and_the_whole(command):
         (
             ["bench", "speed"],
             2,
-            "bench: expected one of cam, conversion, evaluation, feeding, gpu, pipeline, shards, "
-            "training, got 'speed'",
+            "bench: expected one of cached, cam, conversion, evaluation, feeding, gpu, pipeline, "
+            "shards, training, verify, got 'speed'",
         ),
         (["nothing"], 2, "invalid choice"),
     ],

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from pneumonia import notes, tables
-from pneumonia.artifacts import Artifact, read_manifest, write_table
+from pneumonia.artifacts import Artifact, list_files, read_manifest, write_table
 from pneumonia.data_notes import labels_note, shards_note, split_note
 from pneumonia.model_notes import (
     cam_note,
@@ -102,6 +102,7 @@ def test_refused_files_are_told_by_image_and_reason_alone(finished, tmp_path):
         }
     )
     write_table(refused, shards.path / "quarantine.parquet")
+    shards.manifest.files.update(list_files(shards.path))
     told = shards_note(shards, copy.workspace / "pool").markdown
     reasons = rows_of(told, "reason")
     assert [row[:2] for row in reasons] == [["depth", "2"], ["not_dicom", "1"]]
@@ -277,5 +278,5 @@ def test_importing_the_notes_imports_neither_torch_nor_matplotlib():
 def test_a_note_of_a_run_that_is_gone_says_so(finished, tmp_path):
     copy = finished.copy(tmp_path)
     shutil.rmtree(copy.workspace / "pool")
-    with pytest.raises(Exception, match="expected a shard of images"):
+    with pytest.raises(Exception, match=r"pool/.* Run again to make"):
         shards_note(artifact_of(copy, "shards"), copy.workspace / "pool")

@@ -88,10 +88,10 @@ def test_age_is_what_the_record_says_and_the_future_is_new(workspace):
     copied, future = make_aged(workspace, "copied", 40), make_aged(workspace, "future", -40)
     os.utime(workspace.path(copied) / MANIFEST)  # written again just now
     no_record = make(workspace, "labels", "no record")
-    (workspace.path(no_record) / RECORD).unlink()
+    (workspace.path(no_record) / RECORD).unlink()  # which makes it damaged
     planned = plan(workspace, older_than=1)
-    assert going(planned) == [copied.key]
-    assert staying(planned).keys() == {future.key, no_record.key}
+    assert set(going(planned)) == {copied.key, no_record.key}
+    assert staying(planned).keys() == {future.key}
 
 
 def test_keep_size_lets_go_no_more_than_it_takes(workspace):
