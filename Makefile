@@ -23,7 +23,8 @@ demo: venv
 	  --set training.weights=none --set training.epochs=6
 
 # Server, pools, deployments, workers (one a GPU) and reports, until Ctrl-C; a variable given here
-# (PORT, REPORTS_PORT, WORKSPACE, GPU_WORKERS, POSTGRES, SERVE_HOST) is in the environment there.
+# (PORT, REPORTS_PORT, WORKSPACE, GPU_WORKERS, SERVE_HOST) is in the environment there. POSTGRES and
+# passwords by `export`: every user can read a command line.
 serve: venv
 	@$(BIN)/python -m flows.serve
 

@@ -136,7 +136,8 @@ def _summary(plan: Plan, freed: int, asked: Cleaning) -> str:
     missed = f" That is {over:,} bytes over --keep-size." if over > 0 else ""
     if not plan.removals and not asked.dropped:
         return f"Nothing to delete of {plan.size:,} bytes.{missed}"
-    told = f"{_done('deleted', asked)}: {freed:,} of {plan.size:,} bytes.{missed}".capitalize()
+    done = _done("deleted", asked).capitalize()
+    told = f"{done}: {freed:,} of {plan.size:,} bytes.{missed}"
     return told if asked.delete else f"{told} Nothing was touched; add --delete to do it."
 
 

@@ -90,7 +90,8 @@ def is_made(context: Context) -> bool:
     if TRAINING.name in context.request.refresh:
         return False
     manifest = manifest_of(TRAINING, TRAINING.plan(context))
-    found = context.workspace.find(Reference(manifest.stage, manifest.key))
+    reference = Reference(manifest.stage, manifest.key)
+    found = context.workspace.find(reference, hashed=context.request.verify)
     return found is not None
 
 

@@ -20,6 +20,7 @@ from flows.serve_lock import lock_folder
 from flows.serve_settings import LOOPBACK, ServeSettings, read_settings
 from pneumonia.errors import ConfigError, PneumoniaError
 from pneumonia.machine import gpus
+from pneumonia.people import PATIENT_KEY
 
 CPU_RUNS = 4
 """Flow runs of the pool `cpu` at once: most of them wait for a training or are cached."""
@@ -44,11 +45,16 @@ class Serve:
         in_memory = Path("/dev/shm")  # noqa: S108 (a folder there is made anew, for this user)
         self._temporary = in_memory / f"pneumonia-serve-{os.getuid()}-{settings.reports_port}"
 
+    @property
+    def _secrets(self) -> bool:
+        """Whether the environment of flow runs holds what no disk may hold."""
+        return self.settings.auth is not None or bool(os.environ.get(PATIENT_KEY))
+
     def start(self) -> None:
         """Start everything, in the order in which each needs the one before."""
         settings = self.settings
         shutil.rmtree(self._temporary, ignore_errors=True)  # of one that was killed
-        if settings.auth is not None:
+        if self._secrets:
             self._temporary.mkdir(mode=0o700)
         if server.answers(settings.url):
             server.check_found(settings)
@@ -164,15 +170,15 @@ class Serve:
     def _environment(self) -> dict[str, str]:
         """What workers have in their environment and pass on to their flow runs.
 
-        While a run goes, Prefect keeps the environment, and with it the password, in a temporary
-        file of the user's own; where there is a password that file is in memory, not on a disk.
+        While a run goes, Prefect keeps the environment in a temporary file of the user's own; where
+        a password or a key is in it that file is in memory, not on a disk.
         """
         environment = os.environ | HEARTBEAT_ENVIRONMENT | {
             "PREFECT_LOGGING_EXTRA_LOGGERS": "pneumonia,tasks,flows",
             "PNEUMONIA_REPORTS_URL": self.settings.reports_url,
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as nvidia-smi counts them
         }  # fmt: skip
-        if self.settings.auth is not None:
+        if self._secrets:
             environment["TMPDIR"] = str(self._temporary)
         return environment
 

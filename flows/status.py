@@ -90,7 +90,7 @@ def state_of(stage: Stage, context: Context) -> tuple[str, str, Reference | None
     plan = stage.plan(context)
     manifest = manifest_of(stage, plan)
     reference = Reference(manifest.stage, manifest.key)
-    artifact = context.workspace.find(reference)
+    artifact = context.workspace.find(reference, hashed=context.request.verify)
     if artifact is not None and plan.usable(artifact):
         return "fresh", f"{reference}: {stage.describe(artifact.manifest.facts)}", reference
     name = stage.link_name(context.member)

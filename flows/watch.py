@@ -81,8 +81,9 @@ def watch(
         return _ended("told", f"told before, and the pipeline has not taken it in yet: {told}")
     logger.info("%s", told)
     events.tell(events.DATA_CHANGED, run, told, parameters=_parameters(request))
+    ended = _ended("changed", told)  # which shows that the API has taken what was told
     _write(note, seen)
-    return _ended("changed", told)
+    return ended
 
 
 def look(request: Request) -> tuple[dict[str, str], str]:
@@ -111,9 +112,12 @@ def look(request: Request) -> tuple[dict[str, str], str]:
 
 
 def _parameters(request: Request) -> dict[str, Any]:
-    """What the pipeline is started with: what the watch was asked for, its paths in full."""
+    """What the pipeline is started with: what the watch was asked for, its paths as they stand.
+
+    A relative one starts from `PNEUMONIA_HOME` of the machine that runs the pipeline.
+    """
     places = {
-        name: None if path is None else str(path.absolute())
+        name: None if path is None else str(path)
         for name, path in (
             ("raw", request.raw),
             ("workspace", request.workspace),

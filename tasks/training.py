@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 ROW = ("image_id", "split", "target", "pixel_digest")
 """What training reads of an image; where its pixels are stored makes no difference."""
 
+RESOLVED = ("precision", "processes")
+"""Settings that depend on the machine that trains."""
+
 
 def plan(context: Context) -> Plan:
     """Read the train and val rows: new test images retrain nothing."""
@@ -83,7 +86,7 @@ def plan(context: Context) -> Plan:
         configuration["processes"] = config.runtime.devices  # each normalises its own share
     inputs = {"train and val images": digest_table(tuning, ROW)}
     if config.runtime.dispatch == "deployments":
-        configuration |= _as_another_machine_resolved(context, inputs, configuration)
+        configuration = _as_another_machine_resolved(context, configuration)
     kept = _kept(context, rows, configuration)
     return Plan(inputs if kept is None else kept.manifest.inputs, configuration, write)
 
@@ -100,10 +103,8 @@ def recipe(config: Config, model: str, seed: int | None = None) -> Config:
     return replace(config, training=replace(training, seed=chosen, seeds=(), weights=weights))
 
 
-def _as_another_machine_resolved(
-    context: Context, inputs: dict[str, str], configuration: dict[str, Any]
-) -> dict[str, Any]:
-    """What `auto` became where the run's last training was made, if it is this one but for that.
+def _as_another_machine_resolved(context: Context, configuration: dict[str, Any]) -> dict[str, Any]:
+    """The settings, with what a machine resolves by itself as the run's last training has it.
 
     A pipeline that sends its trainings elsewhere may have no GPU itself.
     """
@@ -111,13 +112,18 @@ def _as_another_machine_resolved(
     last = context.workspace.linked(request.run, TRAINING.link_name(context.member))
     artifact = context.workspace.find(last) if last else None
     if artifact is None or request.config.training.precision != "auto":
-        return {}
+        return configuration
     manifest = artifact.manifest
-    made = {name: value for name, value in manifest.configuration.items() if name != "precision"}
-    wanted = {name: value for name, value in configuration.items() if name != "precision"}
-    if (manifest.inputs, manifest.version, made) != (inputs, TRAINING.version, wanted):
-        return {}
-    return {"precision": manifest.configuration["precision"]}
+    made, wanted = (
+        {name: value for name, value in settings.items() if name not in RESOLVED}
+        for settings in (manifest.configuration, configuration)
+    )
+    if (manifest.version, made) != (TRAINING.version, wanted):
+        return configuration
+    there = {
+        name: manifest.configuration[name] for name in RESOLVED if name in manifest.configuration
+    }
+    return wanted | there
 
 
 def describe(facts: Facts) -> str:
