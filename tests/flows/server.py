@@ -78,9 +78,14 @@ class Server:
         return process
 
     def deploy(self):
+        """Make pools and deployments; their schedules rest: only runs of the tests are made."""
         for pool in ("cpu", "gpu"):
             self.prefect("work-pool", "create", pool, "--type", "process")
         self.prefect("--no-prompt", "deploy", "--all")
+        for deployment in self.ask("/deployments/filter", {}):
+            for schedule in deployment["schedules"]:
+                path = f"/deployments/{deployment['id']}/schedules/{schedule['id']}"
+                self.ask(path, {"active": False}, "PATCH")
 
     def worker(self, pool, name, *, limit=None):
         """Start a worker and wait until the server has heard of it."""
@@ -119,7 +124,7 @@ class Server:
             found = self.flow_run(run)
             return found if found["state"]["type"] in FINAL else None
 
-        return wait_until(final, 300, lambda: self.flow_run(run)["state"])
+        return wait_until(final, 600, lambda: self.flow_run(run)["state"])
 
     def carry_out(self, deployment, **parameters):
         """Send a run and wait for its end."""
@@ -158,13 +163,14 @@ class Server:
         asked = {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC"}
         return [line["message"] for line in self.ask("/logs/filter", asked)]
 
-    def ask(self, path, body=None):
+    def ask(self, path, body=None, method=None):
         """What the API answers to a GET, or to a POST of this body."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(self.url + path, data=data, headers=headers)
+        request = urllib.request.Request(self.url + path, data=data, headers=headers, method=method)
         with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
+            text = answer.read()
+        return json.loads(text) if text else None
 
     def processes(self, words=""):
         return processes(str(self.folder), words)

@@ -9,7 +9,7 @@ from server import Server, wait_until
 
 pytestmark = pytest.mark.e2e
 
-EPOCHS = 100
+EPOCHS = 60
 """Enough that the training is still at work when the second epoch is on the disk."""
 
 
