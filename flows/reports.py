@@ -20,6 +20,8 @@ from pneumonia.errors import ConfigError, CorruptArtifactError
 from pneumonia.seals import read_bounded
 from pneumonia.workspace import Workspace, checked_name
 
+logger = logging.getLogger(__name__)
+
 REPORT = "report"
 """The stage that makes them, and its link name."""
 
@@ -86,8 +88,8 @@ def list_page(root: Path) -> str:
         try:
             record = json.loads(read_bounded(_artifact(workspace, name).path / RECORD))
             rows.append((str(record["started"]), name))
-        except (ConfigError, CorruptArtifactError, OSError, ValueError, LookupError, TypeError):
-            continue  # the same run has no page either
+        except (ConfigError, CorruptArtifactError, OSError, ValueError, KeyError) as error:
+            logger.warning("%s is not listed: %s", name, error)  # it has no page either
     if not rows:
         return _PAGE.format(content="<p>No run of this workspace has a report yet.</p>")
     body = "".join(

@@ -7,6 +7,7 @@ import time
 
 from flows.serve_settings import ServeSettings
 from pneumonia.errors import PneumoniaError
+from pneumonia.locks import at_once
 
 LEFT_SECONDS = 30.0
 """For what a killed `make serve` left behind to end; 13 s at most by the keepers' own bounds."""
@@ -32,13 +33,13 @@ def lock_folder(settings: ServeSettings) -> int | None:
         os.open(settings.folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         for name in ("serve.lock", "children.lock")
     )
-    if not _try_lock(own):
+    if not at_once(own, fcntl.LOCK_EX):
         told = os.read(own, 200).decode("utf-8", "replace").strip()
         _say(f"`make serve` runs already from {settings.folder}{told and ': '}{told}")
         return None
     os.truncate(own, 0)
     os.pwrite(own, f"{settings.url}, reports {settings.reports_url}\n".encode(), 0)
-    if not _try_lock(shared):
+    if not at_once(shared, fcntl.LOCK_EX):
         _say("Waiting for the end of what the last `make serve` left behind.")
         _await(shared, settings)
     return shared
@@ -46,7 +47,7 @@ def lock_folder(settings: ServeSettings) -> int | None:
 
 def _await(descriptor: int, settings: ServeSettings) -> None:
     deadline = time.monotonic() + LEFT_SECONDS
-    while not _try_lock(descriptor):
+    while not at_once(descriptor, fcntl.LOCK_EX):
         if time.monotonic() > deadline:
             file = settings.folder / "children.lock"
             raise PneumoniaError(
@@ -54,14 +55,6 @@ def _await(descriptor: int, settings: ServeSettings) -> None:
                 f"{LEFT_SECONDS:.0f} s, but some have not. `fuser {file}` names them."
             )
         time.sleep(_POLL_SECONDS)
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _say(line: str) -> None:

@@ -14,7 +14,7 @@ import pandas as pd
 from pneumonia.artifacts import RECORD, Artifact, Facts, read_manifest
 from pneumonia.markdown import escaped, markdown_table
 from pneumonia.notes import MAX_PICTURE_BYTES, Note, fact_table, page, section, share, shown
-from pneumonia.tables import percent
+from pneumonia.tables import duplicate_table, percent
 
 SHEET_IMAGES, SHEET_COLUMNS = 16, 8
 ROWS_SHOWN = 20
@@ -219,16 +219,7 @@ def _duplicates(split: Artifact) -> str:
         if found["near"] is None
         else f"{found['near']:,} nearly equal"
     )
-    rows = [
-        {
-            "image": str(row["image_id"]),
-            "side": str(row["split"]),
-            "is": "equal to" if row["kind"] == "exact" else "nearly",
-            "image ": str(row["other_id"]),
-            "side ": str(row["other_split"]),
-        }
-        for row in pairs.head(ROWS_SHOWN).to_dict("records")
-    ]
+    rows = duplicate_table(pairs.head(ROWS_SHOWN))
     return "\n\n".join(
         filter(None, [f"Pairs: {found['exact']:,} equal; {near}.", markdown_table(rows)])
     )

@@ -65,7 +65,7 @@ def attempt(path: Path) -> Iterator[bool]:
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _OPEN, 0o644)
     try:
-        yield _at_once(descriptor, fcntl.LOCK_EX)
+        yield at_once(descriptor, fcntl.LOCK_EX)
     finally:
         os.close(descriptor)
 
@@ -81,12 +81,17 @@ def is_held(path: Path, *, shared: bool = False) -> bool:
     except FileNotFoundError:
         return False
     try:
-        return not _at_once(descriptor, fcntl.LOCK_EX if shared else fcntl.LOCK_SH)
+        return not at_once(descriptor, fcntl.LOCK_EX if shared else fcntl.LOCK_SH)
     finally:
         os.close(descriptor)
 
 
-def _at_once(descriptor: int, kind: int) -> bool:
+def at_once(descriptor: int, kind: int) -> bool:
+    """Have the lock of an open file without waiting; False where another has it.
+
+    Args:
+        kind: `fcntl.LOCK_EX`, or `LOCK_SH`.
+    """
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -95,6 +100,6 @@ def _at_once(descriptor: int, kind: int) -> bool:
 
 
 def _wait(descriptor: int, kind: int, waiting: str) -> None:
-    if not _at_once(descriptor, kind):
+    if not at_once(descriptor, kind):
         logger.info("%s", waiting)
         fcntl.flock(descriptor, kind)

@@ -98,7 +98,7 @@ def write_report(
         tables=_tables(evaluation, scored, histories),
         views=_prevalence_by_view(studies),
         quarantine=_quarantine(quarantine),
-        duplicates=_duplicates(duplicates),
+        duplicates=tables.duplicate_table(duplicates.head(DUPLICATES_SHOWN)),
         anchors=_anchors(evaluation),
         lineage=[{name: _plain(cell) for name, cell in row.items()} for row in lineage],
         configuration=json.dumps(configuration, indent=2),
@@ -210,19 +210,6 @@ def _quarantine(quarantine: pd.DataFrame) -> tables.Table:
             "detail": str(rows["detail"].iloc[0]),
         }
         for reason, rows in quarantine.groupby("reason")
-    ]
-
-
-def _duplicates(duplicates: pd.DataFrame) -> tables.Table:
-    return [
-        {
-            "image": str(row["image_id"]),
-            "side": str(row["split"]),
-            "is": "equal to" if row["kind"] == "exact" else "nearly",
-            "image ": str(row["other_id"]),
-            "side ": str(row["other_split"]),
-        }
-        for row in duplicates.head(DUPLICATES_SHOWN).to_dict("records")
     ]
 
 

@@ -5,7 +5,10 @@ headings. A figure that is undefined is told with its reason.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Table = list[dict[str, str]]
 Evaluation = Mapping[str, Any]
@@ -309,3 +312,17 @@ def p_value(p: float | None) -> str:
     if p is None:
         return "\N{EN DASH}"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def duplicate_table(duplicates: "pd.DataFrame") -> Table:
+    """Pairs of one film under two names, as `duplicates.find_duplicates` gives them."""
+    return [
+        {
+            "image": str(row["image_id"]),
+            "side": str(row["split"]),
+            "is": "equal to" if row["kind"] == "exact" else "nearly",
+            "image ": str(row["other_id"]),
+            "side ": str(row["other_split"]),
+        }
+        for row in duplicates.to_dict("records")
+    ]

@@ -15,6 +15,8 @@ from itertools import count
 from multiprocessing import forkserver
 from pathlib import Path
 
+from server import processes
+
 from flows.cli import main
 from flows.status import find_all_damage
 from pneumonia.pool import ImagePool
@@ -91,18 +93,7 @@ def results(workspace):
 
 def processes_of(workspace):
     """Command lines of the living processes that a run on this workspace has started."""
-    mark = f"{MARK}={workspace}".encode()
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            alive = (folder / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
-            environment = (folder / "environ").read_bytes().split(b"\0")
-        except OSError:
-            continue  # it ended while we looked
-        if alive and mark in environment:
-            found.append(line)
-    return found
+    return [*processes(f"{MARK}={workspace}").values()]
 
 
 def wait_until(condition, seconds=20):

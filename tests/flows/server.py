@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
@@ -35,7 +36,7 @@ def wait_until(condition, seconds=240, told=lambda: ""):
 
 
 def processes(mark, words=""):
-    """Process ids with command lines of all that live with this mark in their environment."""
+    """Ids and command lines of what lives with this `NAME=value` in its environment."""
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -44,7 +45,7 @@ def processes(mark, words=""):
             environment = (folder / "environ").read_bytes().split(b"\0")
         except OSError:
             continue  # it ended while we looked
-        if alive and f"{MARK}={mark}".encode() in environment and words in line:
+        if alive and mark.encode() in environment and words in line:
             found[int(folder.name)] = line
     return found
 
@@ -173,7 +174,7 @@ class Server:
         return json.loads(text) if text else None
 
     def processes(self, words=""):
-        return processes(str(self.folder), words)
+        return processes(f"{MARK}={self.folder}", words)
 
     def end(self):
         """End all that was started here, and what that has started."""
@@ -203,6 +204,19 @@ class Server:
             )  # fmt: skip
         self.started.append(process)
         return process
+
+
+@contextmanager
+def served(folder):
+    """A server with deployments and a worker of the pool `cpu` that looks for work each second."""
+    server = Server(folder, PREFECT_WORKER_QUERY_SECONDS="1")
+    try:
+        server.process = server.start()
+        server.deploy()
+        server.worker("cpu", "cpu-1")
+        yield server
+    finally:
+        server.end()
 
 
 def moment(timestamp):

@@ -5,7 +5,7 @@ import signal
 
 import pandas as pd
 import pytest
-from server import Server, wait_until
+from server import served, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -15,14 +15,8 @@ EPOCHS = 60
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("lost"), PREFECT_WORKER_QUERY_SECONDS="1")
-    try:
-        server.process = server.start()
-        server.deploy()
-        server.worker("cpu", "cpu-1")
+    with served(tmp_path_factory.mktemp("lost")) as server:
         yield server
-    finally:
-        server.end()
 
 
 @pytest.fixture
@@ -50,7 +44,7 @@ def undisturbed(finished, tmp_path_factory):
 
 
 def ended_as(workspace):
-    """What a training has come to: the digest of its weights, and its epochs."""
+    """What a training has come to: the bytes of its weights, and its epochs."""
     training = workspace / "runs" / "main" / "training-custom_cnn"
     history = pd.read_csv(training / "history.csv")
     return (training / "checkpoint.ckpt").read_bytes(), history.to_dict("list")
@@ -61,7 +55,7 @@ def wait_for_the_second_epoch(workspace):
 
 
 def kill(server, words):
-    """Kill the processes with these words in their command line; those that come of it too."""
+    """Kill the processes with these words in their command line."""
     for process in server.processes(words):
         os.kill(process, signal.SIGKILL)
 
@@ -70,6 +64,14 @@ def went_on(server, run):
     """Whether its last training began behind the first epoch."""
     told = [line for line in server.logs(run) if line.startswith("Training custom_cnn on")]
     return bool(told) and "from epoch 1," not in told[-1]  # a killed process took lines along
+
+
+def retry(server, run):
+    """Retry a crashed run, which has to complete from where it was."""
+    server.prefect("flow-run", "retry", run)
+    wait_until(lambda: server.flow_run(run)["state"]["type"] != "CRASHED")
+    assert server.ended(run)["state"]["type"] == "COMPLETED"
+    wait_until(lambda: went_on(server, run), 30)
 
 
 def test_a_killed_flow_is_crashed_and_its_retry_goes_on_from_the_last_epoch(
@@ -81,10 +83,7 @@ def test_a_killed_flow_is_crashed_and_its_retry_goes_on_from_the_last_epoch(
     assert server.ended(run)["state"]["type"] == "CRASHED"
     wait_until(lambda: not server.processes("pneumonia.training"), 15)
     wait_until(lambda: server.executed(run), 60)  # it reports the crash a second time until then
-    server.prefect("flow-run", "retry", run)
-    wait_until(lambda: server.flow_run(run)["state"]["type"] != "CRASHED")
-    assert server.ended(run)["state"]["type"] == "COMPLETED"
-    wait_until(lambda: went_on(server, run), 30)
+    retry(server, run)
     assert ended_as(asked["workspace"]) == undisturbed
 
 
@@ -98,10 +97,7 @@ def test_a_killed_worker_takes_its_flow_along_and_another_worker_goes_on(
     assert server.ended(run)["state"]["type"] == "CRASHED"
     wait_until(lambda: not server.processes("pneumonia.training"), 15)
     server.worker("cpu", "cpu-2")
-    server.prefect("flow-run", "retry", run)
-    wait_until(lambda: server.flow_run(run)["state"]["type"] != "CRASHED")
-    assert server.ended(run)["state"]["type"] == "COMPLETED"
-    wait_until(lambda: went_on(server, run), 30)
+    retry(server, run)
     assert ended_as(asked["workspace"]) == undisturbed
 
 

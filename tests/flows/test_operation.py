@@ -4,7 +4,7 @@ import csv
 import re
 
 import pytest
-from server import Server, moment, wait_until
+from server import moment, served, wait_until
 
 from pneumonia.simulate import simulate
 
@@ -20,15 +20,8 @@ LABELS = "stage_2_train_labels.csv"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """A server and one worker of the pool `cpu`, which looks for work each second."""
-    server = Server(tmp_path_factory.mktemp("operation"), PREFECT_WORKER_QUERY_SECONDS="1")
-    try:
-        server.start()
-        server.deploy()
-        server.worker("cpu", "cpu-1")
+    with served(tmp_path_factory.mktemp("operation")) as server:
         yield server
-    finally:
-        server.end()
 
 
 @pytest.fixture

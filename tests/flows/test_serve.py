@@ -10,12 +10,12 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
+from server import free_port, wait_until
 
 from pneumonia.simulate import simulate
 
@@ -30,26 +30,12 @@ TWO_GPUS = "0, GPU-a1, NVIDIA H200, 143771, 9.0\n1, GPU-b2, NVIDIA H200, 143771,
 pytestmark = pytest.mark.e2e
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def read(file):
     """What a file of /proc holds, nothing where the process has ended."""
     try:
         return file.read_bytes()
     except OSError:
         return b""
-
-
-def await_true(ask, seconds, told=lambda: ""):
-    deadline = time.monotonic() + seconds
-    while not (answer := ask()):
-        assert time.monotonic() < deadline, told()
-        time.sleep(0.1)
-    return answer
 
 
 class Serving:
@@ -84,7 +70,7 @@ class Serving:
 
     def start(self, **variables):
         self.call(**variables)
-        await_true(
+        wait_until(
             lambda: "Ctrl-C stops all." in self.out or self.process.poll() is not None,
             START_SECONDS, self.all_told,
         )  # fmt: skip
@@ -146,7 +132,7 @@ class Serving:
             self.process.poll()
             return not self.processes()
 
-        await_true(gone, END_SECONDS, lambda: f"left: {self.processes()}")
+        wait_until(gone, END_SECONDS, lambda: f"left: {self.processes()}")
 
     def clean_up(self):
         if self.process is None:
@@ -191,7 +177,7 @@ def test_from_nothing_to_all_and_ctrl_c_leaves_nothing(serving, tmp_path):
         assert b"There is no workspace" in answer.read()
 
     for name, device in (("gpu-1", b"0"), ("gpu-2", b"1"), ("cpu-1", None)):
-        worker = await_true(lambda name=name: serving.pid("worker", name), 30)
+        worker = wait_until(lambda name=name: serving.pid("worker", name), 30)
         has = dict(
             line.partition(b"=")[::2] for line in read(Path(f"/proc/{worker}/environ")).split(b"\0")
         )
@@ -200,7 +186,7 @@ def test_from_nothing_to_all_and_ctrl_c_leaves_nothing(serving, tmp_path):
         assert has[b"PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == b"30"
     workers = [{"cpu-1"}, {"gpu-1", "gpu-2"}]
     for pool, expected in zip(("cpu", "gpu"), workers, strict=True):
-        await_true(
+        wait_until(
             lambda pool=pool, expected=expected: (
                 set(names(serving, f"work_pools/{pool}/workers")) == expected
             ),
@@ -231,28 +217,28 @@ def test_what_dies_is_started_again_and_what_is_killed_leaves_nothing(serving):
         "cpu-1": ("worker", "cpu-1"),
         "reports": ("flows.reports",),
     }.items():
-        before = await_true(lambda words=words: serving.pid(*words), 30)
+        before = wait_until(lambda words=words: serving.pid(*words), 30)
         os.kill(before, signal.SIGKILL)
-        await_true(
+        wait_until(
             lambda words=words, before=before: serving.pid(*words) not in {None, before},
             60, serving.all_told,
         )  # fmt: skip
         told = f"{name} has ended with status 137 and is started again in 1 s; "
         assert f"{told}{serving.folder / 'serve' / name}.log says why." in serving.err
-    await_true(serving.answers, 60, serving.all_told)
+    wait_until(serving.answers, 60, serving.all_told)
 
     keeper = next(pid for pid, line in serving.processes().items() if "keeper" in line)
     os.kill(keeper, signal.SIGKILL)
-    await_true(lambda: "status -9" in serving.err, 30, serving.all_told)
-    await_true(serving.answers, 60, serving.all_told)
+    wait_until(lambda: "status -9" in serving.err, 30, serving.all_told)
+    wait_until(serving.answers, 60, serving.all_told)
 
     serving.process.kill()
     serving.await_nothing()
     serving.start()
     assert serving.answers()
     for deaths in range(1, 6):
-        os.kill(await_true(lambda: serving.pid("flows.reports"), 30), signal.SIGKILL)
-        await_true(lambda deaths=deaths: serving.err.count("reports has ended") == deaths, 30)
+        os.kill(wait_until(lambda: serving.pid("flows.reports"), 30), signal.SIGKILL)
+        wait_until(lambda deaths=deaths: serving.err.count("reports has ended") == deaths, 30)
     assert "reports has ended 5 times within a minute, the last time with status" in serving.err
     assert f"{serving.folder / 'serve' / 'reports.log'} says why." in serving.err
     serving.await_nothing()
@@ -261,7 +247,7 @@ def test_what_dies_is_started_again_and_what_is_killed_leaves_nothing(serving):
 
 def test_ctrl_c_while_it_starts_leaves_nothing(serving):
     serving.call()
-    await_true(lambda: serving.pid("prefect", "server", "start"), 30)
+    wait_until(lambda: serving.pid("prefect", "server", "start"), 30)
     assert serving.end(signal.SIGINT) == 0
     assert serving.err == ""
 
@@ -276,7 +262,7 @@ def test_a_server_that_runs_already_is_used_and_left_running(serving):
             env=own, cwd=PROJECT, stdin=subprocess.PIPE, pass_fds=[listener.fileno()],
         )  # fmt: skip
     try:
-        await_true(serving.answers, START_SECONDS)
+        wait_until(serving.answers, START_SECONDS)
         for name, value in (
             ("POSTGRES", "postgresql://user@127.0.0.1/none"),
             ("PREFECT_API_AUTH_STRING", "user:word"),
@@ -337,9 +323,9 @@ def test_flow_runs_end_with_it_and_the_server_is_told(serving, tmp_path, number)
             capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
-    await_true(lambda: mark.exists() and mark.read_text(), 90, serving.all_told)
+    wait_until(lambda: mark.exists() and mark.read_text(), 90, serving.all_told)
     assert int(mark.read_text()) in serving.processes()
-    await_true(lambda: "Scheduled" in states(serving, ""), 90, serving.all_told)
+    wait_until(lambda: "Scheduled" in states(serving, ""), 90, serving.all_told)
 
     serving.end(number)
     serving.start()
@@ -381,7 +367,7 @@ def test_a_password_is_asked_for_and_stands_nowhere(serving, tmp_path):
 
     name = f"pneumonia-serve-{os.getuid()}-{serving.environment['REPORTS_PORT']}"
     temporary = Path("/dev/shm") / name  # noqa: S108 (named by flows/serve.py)
-    worker = await_true(lambda: serving.pid("worker", "cpu-1"), 30)
+    worker = wait_until(lambda: serving.pid("worker", "cpu-1"), 30)
     environ = read(Path(f"/proc/{worker}/environ")).split(b"\0")
     assert f"TMPDIR={temporary}".encode() in environ
     assert temporary.stat().st_mode & 0o777 == 0o700
@@ -507,6 +493,6 @@ def test_postgres_holds_everything_and_its_password_stands_nowhere(serving, post
     assert not list((tmp_path / "prefect").glob("*.db"))
     serving.start(POSTGRES=postgres)
     assert names(serving, "automations").count("pneumonia heartbeat") == 1
-    worker = await_true(lambda: serving.pid("worker", "cpu-1"), 30)
+    worker = wait_until(lambda: serving.pid("worker", "cpu-1"), 30)
     assert b"w0rd-of-the-database" not in read(Path(f"/proc/{worker}/environ"))
     assert serving.end() == 0

@@ -4,7 +4,7 @@ import html
 
 import pytest
 from browser import CHROMIUM, text_of
-from server import Server, wait_until
+from server import served, wait_until
 
 from pneumonia.simulate import simulate
 
@@ -16,31 +16,24 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("ui"), PREFECT_WORKER_QUERY_SECONDS="1")
-    try:
-        server.start()
-        server.deploy()
-        server.worker("cpu", "cpu-1")
+    with served(tmp_path_factory.mktemp("ui")) as server:
         yield server
-    finally:
-        server.end()
 
 
-def seen(server, page, words, profile):
-    """Wait until a page shows all of these words."""
+def wait_for(server, page, words, profile):
+    """Wait until a page shows all of these words; fails where it does not."""
 
     def shows():
         text = html.unescape(text_of(f"http://127.0.0.1:{server.port}{page}", profile))
         return all(each in text for each in words)
 
     wait_until(shows, 300)
-    return True
 
 
 def test_the_form_says_what_each_parameter_means(server, tmp_path):
     deployment = server.ask("/deployments/name/pipeline/rsna")["id"]
     words = ["Folder with the challenge's files.", "The last stage.", "Stages to make anew."]
-    assert seen(server, f"/deployments/deployment/{deployment}/run", words, tmp_path / "profile")
+    wait_for(server, f"/deployments/deployment/{deployment}/run", words, tmp_path / "profile")
 
 
 def test_a_flow_run_and_its_notes_tell_the_story(server, tmp_path, small):
@@ -51,7 +44,7 @@ def test_a_flow_run_and_its_notes_tell_the_story(server, tmp_path, small):
     )  # fmt: skip
     assert run["state"]["type"] == "COMPLETED", run["state"]
     words = [run["name"], "Completed", "60 DICOM files"]
-    assert seen(server, f"/runs/flow-run/{run['id']}", words, tmp_path / "profile")
+    wait_for(server, f"/runs/flow-run/{run['id']}", words, tmp_path / "profile")
     found = server.ask("/artifacts/filter", {"artifacts": {"key": {"any_": ["split-main"]}}})
     note = f"/artifacts/artifact/{found[0]['id']}"
-    assert seen(server, note, ["by person", "train", "val", "test"], tmp_path / "profile")
+    wait_for(server, note, ["by person", "train", "val", "test"], tmp_path / "profile")
