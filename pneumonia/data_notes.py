@@ -219,7 +219,7 @@ def _duplicates(split: Artifact) -> str:
         if found["near"] is None
         else f"{found['near']:,} nearly equal"
     )
-    rows = duplicate_table(pairs.head(ROWS_SHOWN))
+    rows = duplicate_table(pairs.head(ROWS_SHOWN).to_dict("records"))
     return "\n\n".join(
         filter(None, [f"Pairs: {found['exact']:,} equal; {near}.", markdown_table(rows)])
     )

@@ -98,7 +98,7 @@ def write_report(
         tables=_tables(evaluation, scored, histories),
         views=_prevalence_by_view(studies),
         quarantine=_quarantine(quarantine),
-        duplicates=tables.duplicate_table(duplicates.head(DUPLICATES_SHOWN)),
+        duplicates=tables.duplicate_table(duplicates.head(DUPLICATES_SHOWN).to_dict("records")),
         anchors=_anchors(evaluation),
         lineage=[{name: _plain(cell) for name, cell in row.items()} for row in lineage],
         configuration=json.dumps(configuration, indent=2),

@@ -4,27 +4,20 @@ In: `evaluation.json` and `cam.json`. Out: lists of plain dictionaries whose key
 headings. A figure that is undefined is told with its reason.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import pandas as pd
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 Table = list[dict[str, str]]
 Evaluation = Mapping[str, Any]
 
 CONTROLS = {"metadata_only": "metadata only", "always_negative": "always negative"}
 FIGURE_NAMES = {
-    "auroc": "AUROC",
-    "average_precision": "average precision",
-    "log_loss": "log loss",
+    "auroc": "AUROC", "average_precision": "average precision", "log_loss": "log loss",
     "brier": "Brier score",
-}
+}  # fmt: skip
 POINT_NAMES = {
-    "youden": "Youden",
-    "sensitivity_90": "sensitivity 0.90 on val",
-    "p_0.5": "probability 0.5",
-}
+    "youden": "Youden", "sensitivity_90": "sensitivity 0.90 on val", "p_0.5": "probability 0.5",
+}  # fmt: skip
 GROUP_NAMES = {
     "view": "view",
     "sex": "sex",
@@ -314,8 +307,8 @@ def p_value(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def duplicate_table(duplicates: "pd.DataFrame") -> Table:
-    """Pairs of one film under two names, as `duplicates.find_duplicates` gives them."""
+def duplicate_table(pairs: Iterable[Mapping[Any, Any]]) -> Table:
+    """Pairs of one film under two names: rows of `duplicates.find_duplicates`."""
     return [
         {
             "image": str(row["image_id"]),
@@ -323,6 +316,6 @@ def duplicate_table(duplicates: "pd.DataFrame") -> Table:
             "is": "equal to" if row["kind"] == "exact" else "nearly",
             "image ": str(row["other_id"]),
             "side ": str(row["other_split"]),
-        }
-        for row in duplicates.to_dict("records")
+        }  # fmt: skip
+        for row in pairs
     ]
