@@ -19,13 +19,9 @@ POINT_NAMES = {
     "youden": "Youden", "sensitivity_90": "sensitivity 0.90 on val", "p_0.5": "probability 0.5",
 }  # fmt: skip
 GROUP_NAMES = {
-    "view": "view",
-    "sex": "sex",
-    "age": "age, years",
-    "spacing": "pixel spacing",
-    "negative_class": "all positives against",
-    "boxes": "area of the boxes",
-}
+    "view": "view", "sex": "sex", "age": "age, years", "spacing": "pixel spacing",
+    "negative_class": "all positives against", "boxes": "area of the boxes",
+}  # fmt: skip
 MEASURE_NAMES = {
     "pointing": "pointing",
     "iou": "IoU",
@@ -316,6 +312,6 @@ def duplicate_table(pairs: Iterable[Mapping[Any, Any]]) -> Table:
             "is": "equal to" if row["kind"] == "exact" else "nearly",
             "image ": str(row["other_id"]),
             "side ": str(row["other_split"]),
-        }  # fmt: skip
+        }
         for row in pairs
     ]
