@@ -97,6 +97,10 @@ def _served(folder: Path, environment: dict[str, str]):
                 break
             except OSError:
                 time.sleep(0.1)
+        else:
+            sys.exit(
+                f"no server on {url} within two minutes: {(folder / 'server.log').read_text()}"
+            )
         yield {**environment, "PREFECT_API_URL": url}
     finally:
         server.terminate()
