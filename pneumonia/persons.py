@@ -54,6 +54,16 @@ def read_persons(path: Path, max_match_mse: float) -> pd.DataFrame:
     return persons.drop_duplicates("image_id").sort_values("image_id", ignore_index=True)
 
 
+def names_people_itself(path: Path) -> bool:
+    """Whether a person map has names of its own, which may be a hospital's numbers.
+
+    Those of NIH ChestX-ray14 are public.
+    """
+    if path.suffix.lower() == ".json":
+        return False
+    return "person" in read_rows(path, ["patientId"], SplitError, private=True)
+
+
 def _read_mapping(path: Path) -> pd.DataFrame:
     """The challenge's official mapping of its images to NIH ChestX-ray14."""
     content = read_content(path, "a JSON file", SplitError)

@@ -203,11 +203,7 @@ class Workspace:
 
     def linked(self, run: str, name: str) -> Reference | None:
         """The artifact that `run` used last under this name, complete or not."""
-        place = self.root / "runs" / checked_name(run) / checked_name(name)
-        if not place.is_symlink():
-            return None
-        target = place.readlink()
-        return Reference(target.parent.name, target.name)
+        return _named_by(self.root / "runs" / checked_name(run) / checked_name(name))
 
     def finished(self, run: str, name: str) -> Artifact:
         """The complete artifact that `run` uses under a link name (`training-resnet18`).
@@ -252,9 +248,9 @@ class Workspace:
     def links(self) -> list[tuple[str, Reference]]:
         """Every link of every run, as `run/name`, and the artifact it names."""
         return [
-            (f"{place.parent.name}/{place.name}", Reference(*place.readlink().parts[-2:]))
+            (f"{place.parent.name}/{place.name}", reference)
             for place in sorted(self.root.glob("runs/*/*"))
-            if place.is_symlink() and len(place.readlink().parts) > 1
+            if (reference := _named_by(place)) is not None
         ]
 
     def _publish(self, output: Path, reference: Reference) -> None:
@@ -291,6 +287,12 @@ def delete(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _named_by(place: Path) -> Reference | None:
+    """The artifact that a link names, which is looked for here wherever the link leads."""
+    names = place.readlink().parts[-2:] if place.is_symlink() else ()
+    return Reference(*names) if len(names) == 2 and all(map(_NAME.fullmatch, names)) else None
 
 
 def _make_folder(path: Path) -> None:

@@ -27,7 +27,7 @@ from tasks.labels import LABELS
 from tasks.predictions import ROW
 from tasks.report import choose_errors, choose_samples, digest_page, films_of, lineage_row
 from tasks.shards import SHARDS
-from tasks.split import SPLIT, check_split, find_grouping
+from tasks.split import SPLIT, check_split, find_grouping, warn_of_hashes_without_key
 
 EXTERNAL = "external"
 
@@ -188,6 +188,7 @@ def _plan(context: Context, home: Home, data: str) -> Plan:
         from pneumonia.predictions import predict_logits
         from pneumonia.report import write_report
 
+        warn_of_hashes_without_key(request.raw, grouping, key)
         model, output = frozen.model, scratch.output
         machine: Any = {
             "accelerator": resolve_accelerator(config),

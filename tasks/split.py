@@ -3,18 +3,21 @@
 Duplicates that stand on two sides all the same, under two names, are listed.
 """
 
+import logging
 from pathlib import Path
 
 from pneumonia.artifacts import Artifact, Facts, digest_table, write_json, write_table
-from pneumonia.config import as_dict
+from pneumonia.config import SIMULATION, as_dict
 from pneumonia.csv_files import write_rows
 from pneumonia.data_notes import split_note
 from pneumonia.errors import ConfigError, StaleArtifactError
-from pneumonia.people import key_setting, patient_key
-from pneumonia.persons import find_persons, read_persons
+from pneumonia.people import PATIENT_KEY, key_setting, patient_key
+from pneumonia.persons import find_persons, names_people_itself, read_persons
 from pneumonia.split import make_split, read_split_file
 from pneumonia.workspace import Scratch
 from tasks.caching import Context, Plan, Request, Stage
+
+logger = logging.getLogger(__name__)
 
 IMAGE_COLUMNS = (
     "image_id", "pixel_digest", "rows", "columns", "scale", "offset_x", "offset_y", "view", "sex",
@@ -41,6 +44,7 @@ def plan(context: Context) -> Plan:
         from pneumonia.duplicates import count_duplicates, find_duplicates
         from pneumonia.pool import ImagePool
 
+        warn_of_hashes_without_key(request.raw, grouping, key)
         split = make_split(
             labels, boxes, images, persons=persons, split_file=sides,
             config=config, by_image=request.by_image, persons_path=grouping,
@@ -83,6 +87,18 @@ def find_grouping(request: Request) -> Path | None:
             "images stand on two sides."
         )
     return file
+
+
+def warn_of_hashes_without_key(raw: Path, grouping: Path | None, key: bytes) -> None:
+    """Say that people's names could be found out, where they may be no public ones."""
+    if key or grouping is None or (raw / SIMULATION).is_file():
+        return
+    if names_people_itself(grouping):
+        logger.warning(
+            "%s: its people are stored as hashes without a key, and whoever can list all names "
+            "that a person may have can find each by trying. Unless these names are public, set "
+            "%s and run again (docs/security.md).", grouping, PATIENT_KEY,
+        )  # fmt: skip
 
 
 def check_split(run: str, labels: Artifact, shards: Artifact, split: Artifact) -> None:

@@ -128,6 +128,30 @@ def test_link_is_relative_replaced_and_not_rewritten(tmp_path):
     assert workspace.linked("other", "labels") is None
 
 
+@pytest.mark.parametrize("target", ["..", "../..", "../../..", "labels", "/", "../../labels/.."])
+def test_links_that_name_no_artifact_are_none_of_ours(tmp_path, target):
+    workspace = Workspace(tmp_path)
+    build(workspace)
+    workspace.link("main", "labels", REFERENCE)
+    (tmp_path / "runs/main/split").symlink_to(target)
+    assert workspace.linked("main", "split") is None
+    assert workspace.links() == [("main/labels", REFERENCE)]
+    workspace.link("main", "split", REFERENCE)
+    assert workspace.linked("main", "split") == REFERENCE
+
+
+def test_link_that_leads_elsewhere_is_looked_for_in_this_workspace(tmp_path):
+    elsewhere = Workspace(tmp_path / "elsewhere")
+    build(elsewhere)
+    workspace = Workspace(tmp_path / "workspace")
+    place = workspace.root / "runs/main/labels"
+    place.parent.mkdir(parents=True)
+    place.symlink_to(elsewhere.path(REFERENCE))
+    assert workspace.linked("main", "labels") == REFERENCE
+    with pytest.raises(CorruptArtifactError, match="expected a complete artifact"):
+        workspace.finished("main", "labels")
+
+
 @pytest.mark.parametrize("name", ["", "..", ".hidden", "a/b", "/etc", "a\0b", "x" * 101, "-rf"])
 def test_names_that_could_leave_the_workspace_are_refused(name):
     with pytest.raises(ConfigError, match="expected a name of letters"):
