@@ -4,7 +4,7 @@ OUT ?= data/demo
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: venv demo serve test check test-e2e bench bench-gpu bench-extra format clean
+.PHONY: venv demo serve test check test-e2e bench bench-gpu bench-extra audit format clean
 
 venv: $(INSTALLED)
 
@@ -63,9 +63,15 @@ check: venv
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+# Known faults in the pinned packages; asks the package index, and fails where it has no answer.
+audit:
+	$(PYTHON) -m venv .audit
+	.audit/bin/pip install --quiet --disable-pip-version-check pip-audit
+	.audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
+
 format: venv
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv .audit build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

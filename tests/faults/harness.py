@@ -40,15 +40,18 @@ SETTINGS = [
 ]  # fmt: skip
 
 
-def start(raw, workspace, *more, **environment):
+def start(raw, workspace, *more, under=(), **environment):
     """`pneumonia run` as a process that leads a group of its own.
 
     It brings its own Prefect API.
+
+    Args:
+        under: a command that it is run by.
     """
     asked = ["run", "--raw", raw, "--workspace", workspace, *SETTINGS, *more]
     inherited = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
     return subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", *asked],
+        [*under, sys.executable, "-m", "flows.cli", *asked],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         env=inherited | {MARK: str(workspace)} | environment,
     )  # fmt: skip

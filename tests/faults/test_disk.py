@@ -4,12 +4,13 @@ import errno
 import os
 import random
 import re
+import shutil
 import subprocess
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from harness import STAGES, finish, states
+from harness import STAGES, finish, start, states
 
 pytestmark = pytest.mark.e2e
 
@@ -141,6 +142,32 @@ def test_a_read_only_workspace_serves_what_is_finished_and_refuses_the_rest(faul
         output = finish(refused)
         faults.ended_by_error("read-only", refused, output, os.strerror(errno.EROFS), "run again")
     faults.ends_equal("read-only", workspace, told=output)
+
+
+def test_a_workspace_that_belongs_to_others_serves_and_refuses_alike(finished, faults, tmp_path):
+    """Rights on files do not hold for root, so its processes here are those without that power."""
+    workspace = faults.copy(tmp_path / "workspace")
+    folders = [workspace, *(path for path in workspace.rglob("*") if path.is_dir())]
+    under = []
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("no `setpriv` to give up what root may")
+        under = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        served = start(finished.raw, workspace, under=under)
+        output = finish(served)
+        faults.is_equal("of others", workspace, served.returncode, output)
+        assert set(states(output).values()) == {"cached"}, output
+        refused = start(finished.raw, workspace, "--refresh", "split", under=under)
+        output = finish(refused)
+        fault = "a workspace of others"
+        faults.ended_by_error(fault, refused, output, os.strerror(errno.EACCES), "run again")
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+    faults.ends_equal(fault, workspace, told=output)
 
 
 @contextmanager
