@@ -121,7 +121,7 @@ def preload(library):
 
 
 class Fork:
-    """A run in a process forked from one that has imported all: hundreds of them are affordable.
+    """A command in a process forked from one that has imported all, so hundreds are affordable.
 
     It is broken from outside and waited for like that of `start`.
     """
@@ -146,7 +146,7 @@ class Fork:
 
 
 def _run(arguments, environment, output):
-    """In the forked process: `pneumonia run`, its lines in a file."""
+    """In the forked process: `pneumonia`, its lines in a file."""
     os.setsid()
     os.environ.update(environment)
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -175,10 +175,14 @@ class Faults:
 
     def start(self, workspace, *more, raw=None, **environment):
         """A run in a forked process."""
-        asked = ["run", "--raw", raw or self.finished.raw, "--workspace", workspace]
-        asked += [*SETTINGS, *more]
+        asked = ["--raw", raw or self.finished.raw, *SETTINGS, *more]
+        return self.command("run", workspace, *asked, **environment)
+
+    def command(self, name, workspace, *more, **environment):
+        """Any of the commands in a forked process."""
         environment |= {"PYTHONPATH": f"{PROJECT}:{CRASH}", MARK: str(workspace)}
         output = self.logs / f"{next(self.numbers)}.log"
+        asked = [name, "--workspace", workspace, *more]
         return Fork([str(each) for each in asked], environment, output)
 
     def copy(self, workspace, *stages):

@@ -1,10 +1,12 @@
-"""Runs that are killed at the points where they change the workspace."""
+"""Runs and `gc` that are killed at the points where they change the workspace."""
 
 import random
 import re
 
 import pytest
-from harness import STAGES
+from harness import STAGES, finish, states
+
+from pneumonia.artifacts import MANIFEST
 
 pytestmark = pytest.mark.e2e
 
@@ -39,3 +41,36 @@ def test_killed_at_a_point_the_next_run_ends_the_same(faults, points, tmp_path, 
         )
         told = faults.killed(process, point)
         faults.ends_equal("kill -9 at a point of change", workspace, told=f"{point}: {told}")
+
+
+def test_gc_killed_at_a_point_nothing_needed_is_gone_and_the_next_run_ends_the_same(
+    faults, tmp_path, long, seed, command
+):
+    """All of a run goes but its training, which is pinned."""
+    asked = ["--drop-run", "main", "--older-than", "0", "--delete"]
+
+    def pinned(workspace):
+        faults.copy(workspace)
+        [folder] = (workspace / "training").iterdir()
+        kept = command("pin", f"training/{folder.name}", "--workspace", workspace)
+        assert kept.returncode == 0, kept.stderr
+        return workspace
+
+    log = tmp_path / "log"
+    whole = pinned(tmp_path / "whole")
+    process = faults.command("gc", whole, *asked, POINTS_OF=str(whole), POINTS_LOG=str(log))
+    output = finish(process)
+    assert process.returncode == 0, output
+    points = list(dict.fromkeys(log.read_text("utf-8").splitlines()))
+    for stage in {*STAGES, "pool"} - {"training"}:
+        assert f"1 remove {stage}/KEY/{MANIFEST}" in points
+    faults.ends_equal("gc of a whole run", whole, told=output)
+    chosen = points if long else random.Random(seed).sample(points, SAMPLE)  # noqa: S311
+    for number, point in enumerate(chosen):
+        workspace, once = pinned(tmp_path / f"{number}"), tmp_path / f"{number}-once"
+        process = faults.command(
+            "gc", workspace, *asked, POINTS_OF=str(workspace), CRASH_AT=point, CRASH_ONCE=str(once)
+        )
+        told = faults.killed(process, point)
+        output = faults.ends_equal("kill -9 of gc at a point", workspace, told=f"{point}: {told}")
+        assert states(output)["training-custom_cnn"] == "cached", f"{point}: {output}"
