@@ -1,5 +1,6 @@
 """Reading: both readers agree, and both agree with pydicom's own result."""
 
+import io
 import re
 import warnings
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_files import FILES, READABLE
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
 import pneumonia
@@ -108,6 +110,22 @@ def test_read_every_test_file_ends_in_pixels_or_a_reason(name):
 )
 def test_read_known_bad_files_have_their_true_reason(name, reason):
     assert refusal(FILES[name].read_bytes(), accept=[ANY]).reason == reason
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["MR_small_jpeg_ls_lossless.dcm", "JPEGLSNearLossless_16.dcm", "JPEGLSNearLossless_08.dcm"],
+)
+def test_read_jpeg_ls_that_lacks_part_of_its_data_is_refused(name):
+    """Cut anywhere and closed again by an EOI, so that nothing but its decoder can tell."""
+    dataset = pydicom.dcmread(FILES[name])
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    begin = frame.index(b"\xff\xda") + 14
+    for end in np.linspace(begin, len(frame) - 20, 20).astype(int):
+        dataset.PixelData = encapsulate([frame[:end].rstrip(b"\xff") + b"\xff\xd9"])
+        file = io.BytesIO()
+        dataset.save_as(file)
+        assert refusal(file.getvalue(), accept=[ANY]).reason == "corrupt_stream"
 
 
 def test_read_other_modalities_are_refused_unless_accepted():
