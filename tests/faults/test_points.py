@@ -1,4 +1,4 @@
-"""Runs and `gc` that are killed at the points where they change the workspace."""
+"""Runs, `gc` and `evaluate` that are killed at the points where they change the workspace."""
 
 import random
 import re
@@ -7,10 +7,11 @@ import pytest
 from harness import STAGES, finish, states
 
 from pneumonia.artifacts import MANIFEST
+from pneumonia.simulate import simulate
 
 pytestmark = pytest.mark.e2e
 
-SAMPLE = 5
+SAMPLE, FEW = 5, 3
 STAGE = re.compile(rf"(?:^|/|main-)({'|'.join((*STAGES, 'pool'))})(?=[/.-]|$)")
 
 
@@ -65,7 +66,7 @@ def test_gc_killed_at_a_point_nothing_needed_is_gone_and_the_next_run_ends_the_s
     for stage in {*STAGES, "pool"} - {"training"}:
         assert f"1 remove {stage}/KEY/{MANIFEST}" in points
     faults.ends_equal("gc of a whole run", whole, told=output)
-    chosen = points if long else random.Random(seed).sample(points, SAMPLE)  # noqa: S311
+    chosen = points if long else random.Random(seed).sample(points, FEW)  # noqa: S311
     for number, point in enumerate(chosen):
         workspace, once = pinned(tmp_path / f"{number}"), tmp_path / f"{number}-once"
         process = faults.command(
@@ -74,3 +75,34 @@ def test_gc_killed_at_a_point_nothing_needed_is_gone_and_the_next_run_ends_the_s
         told = faults.killed(process, point)
         output = faults.ends_equal("kill -9 of gc at a point", workspace, told=f"{point}: {told}")
         assert states(output)["training-custom_cnn"] == "cached", f"{point}: {output}"
+
+
+def test_evaluate_killed_at_a_point_the_next_one_ends_the_same(faults, tmp_path, long, seed):
+    """What it makes lies in a workspace of its own, inside the folder that was asked for."""
+    raw = tmp_path / "raw"
+    simulate(raw, 40, 2)
+
+    def evaluate(out, **environment):
+        asked = ["--raw", raw, "--model", "custom_cnn", "--out", out]
+        asked += ["--set", "shards.quiet_seconds=0"]
+        return faults.command("evaluate", faults.finished.workspace, *asked, **environment)
+
+    def files(out):
+        return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+
+    whole, log = tmp_path / "whole", tmp_path / "log"
+    process = evaluate(whole, POINTS_OF=str(whole), POINTS_LOG=str(log))
+    output = finish(process)
+    assert process.returncode == 0, output
+    points = list(dict.fromkeys(log.read_text("utf-8").splitlines()))
+    assert sum(point.endswith("/copy.PROCESS") for point in points) >= 2 * len(files(whole))
+    chosen = points if long else random.Random(seed).sample(points, FEW)  # noqa: S311
+    for number, point in enumerate(chosen):
+        out, once = tmp_path / f"{number}", tmp_path / f"{number}-once"
+        process = evaluate(out, POINTS_OF=str(out), CRASH_AT=point, CRASH_ONCE=str(once))
+        told = faults.killed(process, point)
+        process = evaluate(out)
+        output = finish(process)
+        assert process.returncode == 0, f"{point}: {told}\nnext: {output}"
+        assert files(out) == files(whole), f"{point}: {told}\nnext: {output}"
+        faults.tally.append(("kill -9 of evaluate at a point", "equal"))
