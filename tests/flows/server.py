@@ -102,9 +102,13 @@ class Server:
 
     def prefect(self, *arguments, status=0):
         """What `prefect ARGUMENTS` prints; it must end with this status."""
+        return self.run(PREFECT, *arguments, status=status)
+
+    def run(self, *command, status=0):
+        """What a command that knows this server prints; it must end with this status."""
         done = subprocess.run(
-            [PREFECT, *arguments], env=self.environment, cwd=PROJECT, capture_output=True,
-            text=True, timeout=300, check=False,
+            command, env=self.environment, cwd=PROJECT, capture_output=True, text=True,
+            timeout=300, check=False,
         )  # fmt: skip
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout + done.stderr

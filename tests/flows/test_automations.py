@@ -1,85 +1,29 @@
 """The automations on a real server: a run that falls silent, and notifications that arrive."""
 
 import json
-import os
-import socket
-import subprocess
 import sys
 import threading
-import time
-import urllib.request
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from server import PROJECT, Server, wait_until
 
 from flows.automations import BEAT, heartbeat
 from flows.events import BELOW_GATE, OVER_LIMIT
 
-PROJECT = Path(__file__).parents[2]
 TEMPLATES = PROJECT / "docs" / "automations"
-PREFECT = str(Path(sys.executable).with_name("prefect"))
-SECONDS = 60
 
 pytestmark = pytest.mark.e2e
 
 
-class Server:
-    """A permanent server with a database of its own, asked over http."""
-
-    def __init__(self, folder):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}/api"
-        self.environment = os.environ | {
-            "PREFECT_HOME": str(folder / "prefect"),
-            "PREFECT_API_URL": self.url,
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "DO_NOT_TRACK": "1",
-        }
-        self.log = folder / "server.log"
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)],
-                env=self.environment, stdout=log, stderr=subprocess.STDOUT,
-            )  # fmt: skip
-
-    def ask(self, path, content=None, method="POST"):
-        body = None if method == "GET" else json.dumps(content or {}).encode()
-        asked = urllib.request.Request(
-            f"{self.url}/{path}", body, {"Content-Type": "application/json"}, method=method
-        )
-        with urllib.request.urlopen(asked, timeout=30) as answer:
-            text = answer.read()
-        return json.loads(text) if text else None
-
-    def is_up(self):
-        try:
-            return self.ask("health", method="GET") is True
-        except OSError:
-            return False
-
-    def run(self, *command):
-        done = subprocess.run(
-            command, env=self.environment, cwd=PROJECT, capture_output=True, text=True,
-            timeout=120, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def await_true(self, ask, seconds=SECONDS):
-        deadline = time.monotonic() + seconds
-        while not (answer := ask()):
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.2)
-        return answer
+class Bare(Server):
+    """A server on which tests tell events and set the states of runs that nobody takes up."""
 
     def tell(self, event, resource, **payload):
         self.ask(
-            "events",
+            "/events",
             [
                 {
                     "id": str(uuid4()),
@@ -93,29 +37,28 @@ class Server:
 
     def flow_run(self, deployment="silent"):
         """A run of a deployment that no worker takes up, in state Running."""
-        flow = self.ask("flows/", {"name": "pipeline"})["id"]
-        made = self.ask("deployments/", {"name": deployment, "flow_id": flow})["id"]
-        run = self.ask(f"deployments/{made}/create_flow_run", {})["id"]
+        flow = self.ask("/flows/", {"name": "pipeline"})["id"]
+        made = self.ask("/deployments/", {"name": deployment, "flow_id": flow})["id"]
+        run = self.ask(f"/deployments/{made}/create_flow_run", {})["id"]
         self.set_state(run, "RUNNING")
         return run
 
     def set_state(self, run, kind):
         state = {"type": kind, "name": kind.capitalize(), "message": "as the test asked"}
-        self.ask(f"flow_runs/{run}/set_state", {"state": state, "force": True})
+        self.ask(f"/flow_runs/{run}/set_state", {"state": state, "force": True})
 
     def state(self, run):
-        return self.ask(f"flow_runs/{run}", method="GET")["state"]
+        return self.ask(f"/flow_runs/{run}")["state"]
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("automations"))
+    server = Bare(tmp_path_factory.mktemp("automations"))
     try:
-        server.await_true(server.is_up, 240)
+        server.start()
         yield server
     finally:
-        server.process.terminate()
-        server.process.wait(60)
+        server.end()
 
 
 def test_setting_up_again_doubles_nothing_and_mends_what_was_changed(server):
@@ -124,34 +67,34 @@ def test_setting_up_again_doubles_nothing_and_mends_what_was_changed(server):
         "pools        cpu, gpu",
         "automations  pneumonia heartbeat",
     ]
-    [before] = server.ask("automations/filter")
+    [before] = server.ask("/automations/filter", {})
     wanted = {name: before[name] for name in ("name", "description", "trigger", "actions")}
-    server.ask(f"automations/{before['id']}", wanted | {"description": "changed"}, "PUT")
-    server.ask("automations/", wanted)
-    assert len(server.ask("automations/filter")) == 2
+    server.ask(f"/automations/{before['id']}", wanted | {"description": "changed"}, "PUT")
+    server.ask("/automations/", wanted)
+    assert len(server.ask("/automations/filter", {})) == 2
 
     server.run(sys.executable, "-m", "flows.automations")
-    [after] = server.ask("automations/filter")
+    [after] = server.ask("/automations/filter", {})
     assert after["description"] == before["description"]
-    assert sorted(pool["name"] for pool in server.ask("work_pools/filter")) == ["cpu", "gpu"]
+    assert sorted(pool["name"] for pool in server.ask("/work_pools/filter", {})) == ["cpu", "gpu"]
     assert after["enabled"]
-    server.ask(f"automations/{after['id']}", method="DELETE")
+    server.ask(f"/automations/{after['id']}", method="DELETE")
 
 
 def test_a_run_that_falls_silent_is_crashed_and_one_that_ended_or_never_beat_is_not(server):
     made = heartbeat(silence=10).model_dump(mode="json")
-    automation = server.ask("automations/", made)["id"]
-    server.await_true(lambda: server.ask(f"automations/{automation}", method="GET")["enabled"])
+    automation = server.ask("/automations/", made)["id"]
+    wait_until(lambda: server.ask(f"/automations/{automation}")["enabled"])
     ended, unheard, silent = server.flow_run(), server.flow_run(), server.flow_run()
     server.tell(BEAT, f"prefect.flow-run.{ended}")
     server.set_state(ended, "COMPLETED")
     server.tell(BEAT, f"prefect.flow-run.{silent}")
     server.set_state(silent, "RUNNING")  # a sign of life, but none that it goes on
-    server.await_true(lambda: server.state(silent)["type"] == "CRASHED")
+    wait_until(lambda: server.state(silent)["type"] == "CRASHED")
     assert "`prefect flow-run retry ID`" in server.state(silent)["message"]
     assert server.state(ended)["type"] == "COMPLETED"
     assert server.state(unheard)["type"] == "RUNNING"
-    server.ask(f"automations/{automation}", method="DELETE")
+    server.ask(f"/automations/{automation}", method="DELETE")
 
 
 @pytest.fixture
@@ -193,11 +136,11 @@ def create(server, notified, tmp_path):
         assert text.count("  block_document_id: BLOCK_ID\n") == 1
         file = tmp_path / f"{name}.yaml"
         file.write_text(text.replace("document_id: BLOCK_ID", f"document_id: {notified[0]}"))
-        server.run(PREFECT, "automation", "create", "--from-file", str(file))
+        server.prefect("automation", "create", "--from-file", str(file))
 
     yield create
-    for automation in server.ask("automations/filter"):
-        server.ask(f"automations/{automation['id']}", method="DELETE")
+    for automation in server.ask("/automations/filter", {}):
+        server.ask(f"/automations/{automation['id']}", method="DELETE")
 
 
 @pytest.mark.parametrize(
@@ -211,7 +154,7 @@ def test_what_a_run_tells_comes_to_a_person(server, notified, create, name, even
     create(name)
     server.tell("pneumonia.data.changed", "pneumonia.run.main", run="main", told="nothing")
     server.tell(event, "pneumonia.run.main", run="main", told="resnet18 has 0.71, not 0.80.")
-    server.await_true(lambda: notified[1])
+    wait_until(lambda: notified[1])
     [message] = notified[1]
     assert message["subject"] == subject
     assert "resnet18 has 0.71, not 0.80." in message["body"]
@@ -222,7 +165,7 @@ def test_a_failed_run_comes_to_a_person(server, notified, create):
     completed, failed = server.flow_run("rsna"), server.flow_run("rsna")
     server.set_state(completed, "COMPLETED")
     server.set_state(failed, "FAILED")
-    server.await_true(lambda: notified[1])
+    wait_until(lambda: notified[1])
     [message] = notified[1]
     assert message["subject"] == "pneumonia: rsna is Failed"
     assert "as the test asked" in message["body"]
