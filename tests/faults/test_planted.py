@@ -11,6 +11,7 @@ import pandas as pd
 import pydicom
 import pytest
 from browser import CHROMIUM, text_of
+from harness import SETTINGS
 
 from pneumonia.config import IMAGES_FOLDER
 from pneumonia.csv_files import unquoted
@@ -36,13 +37,6 @@ HIDDEN = ["....", "..\\..\\OWNED\\", "OWNED\n", "\x1b]0;OWNED\x07", "\u202egnp.e
 """Each can be a file's name, and is no image's."""
 PATHS = ["../../OWNED", "/OWNED", "..", "OWNED\0", "..\\OWNED"]
 TAGS = {"ViewPosition": PAGES[1], "PatientSex": PAGES[0], "BodyPartExamined": "CHEST"}
-SETTINGS = [
-    "--models", "custom_cnn",
-    "--set", "shards.image_size=32", "--set", "shards.images_per_shard=64",
-    "--set", "split.val_fraction=0.25", "--set", "split.test_fraction=0.25",
-    "--set", "training.weights=none", "--set", "training.epochs=1",
-    "--set", "evaluation.n_resamples=50", "--set", "cam.n_images=16",
-]  # fmt: skip
 
 
 def plant(raw):
