@@ -282,7 +282,7 @@ def _say(line: str) -> None:
 
 
 def _fail(line: str, exit_status: int) -> int:
-    sys.stderr.write(f"{line}\n")
+    sys.stderr.write(f"{console.printable(line)}\n")
     return exit_status
 
 

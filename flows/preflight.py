@@ -9,12 +9,14 @@ from pneumonia.config import IMAGES_FOLDER, MODELS, PRETRAINED
 from pneumonia.errors import ConfigError
 from pneumonia.event_files import check_tensorboard
 from pneumonia.labels import LABELS_CSV
+from pneumonia.links import checked_name
 from pneumonia.machine import gpus, resolve_accelerator, workers
 from pneumonia.people import patient_key
 from pneumonia.persons import read_persons
+from pneumonia.pins import PINNED
 from pneumonia.seals import digest_file
 from pneumonia.split import read_split_file
-from pneumonia.workspace import Workspace, checked_name
+from pneumonia.workspace import Workspace
 from tasks.caching import Request
 from tasks.split import find_grouping
 from tasks.training import TRAINING
@@ -31,7 +33,7 @@ def check(request: Request, until: str, *, to_run: bool = True) -> None:
         SplitError: the person map or the split file cannot be read.
     """
     stages = {stage.name for stage in stages_until(until)}
-    checked_name(request.run)
+    _check_run(request)
     for name in request.refresh:
         stages_until(name, "--refresh")
         if name not in stages:
@@ -57,6 +59,24 @@ def check(request: Request, until: str, *, to_run: bool = True) -> None:
     if "training" in stages and to_run:
         _check_weights(request)
         _check_machine(request)
+
+
+def _check_run(request: Request) -> None:
+    """See that the run may have its name and the workspace its place."""
+    if checked_name(request.run) == PINNED:
+        raise ConfigError(
+            f"--run: expected another name than {PINNED!r}, under which `pneumonia pin` keeps "
+            "artifacts. Choose another."
+        )
+    root = request.workspace.absolute()
+    file = next((path for path in (root, *root.parents) if path.is_file()), None)
+    if file is not None:
+        raise ConfigError(f"--workspace: expected a folder, got a file, {file}. Choose another.")
+    raw = request.raw.absolute()
+    if root == raw or root.is_relative_to(raw / IMAGES_FOLDER):
+        raise ConfigError(
+            f"--workspace: expected a folder apart from the data, got {root}. Choose another."
+        )
 
 
 def _check_maps(request: Request) -> None:

@@ -17,8 +17,9 @@ from urllib.parse import quote, unquote, urlsplit
 from flows.serve_settings import LOOPBACK
 from pneumonia.artifacts import RECORD, Artifact
 from pneumonia.errors import ConfigError, CorruptArtifactError
+from pneumonia.links import checked_name
 from pneumonia.seals import read_bounded
-from pneumonia.workspace import Workspace, checked_name
+from pneumonia.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 

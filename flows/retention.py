@@ -40,7 +40,8 @@ def gc(options: argparse.Namespace) -> int:
     from pneumonia.retention import Rules
 
     rules = Rules(older_than=options.older_than, keep_size=options.keep_size)
-    asked = Cleaning(rules, dropped=options.drop_run, delete=options.delete)
+    dropped = list(dict.fromkeys(options.drop_run))
+    asked = Cleaning(rules, dropped=dropped, delete=options.delete)
     for line in cleaning_lines(options.workspace, asked):
         _tell(line)
     return 0

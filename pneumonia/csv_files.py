@@ -63,6 +63,15 @@ def read_rows(
     return pd.DataFrame(rows, columns=header, index=numbers, dtype="str")
 
 
+def read_header(path: Path, error: type[DataError]) -> list[str]:
+    """Read the names of a CSV file's columns.
+
+    Raises:
+        DataError: as `error`: no readable file, or nothing in it.
+    """
+    return next(_records(path, error), (1, []))[1]
+
+
 def write_rows(table: pd.DataFrame, path: Path) -> None:
     """Write a CSV file that may be opened in a spreadsheet: no text in it is a formula.
 
@@ -116,7 +125,7 @@ def refuse_rows(
         return
     number = rows.index[bad][0]
     first = rows.loc[number]
-    got = ", ".join(f"{column} {_short(first[column])}" for column in columns)
+    got = ", ".join(f"{column} {short(first[column])}" for column in columns)
     more = f" ({found - 1:,} more such rows)" if found > 1 else ""
     raise error(f"{path}: row {number}: expected {expected}, got {got}{more}. {cure}")
 
@@ -230,7 +239,7 @@ def _check_header(
     *,
     private: bool,
 ) -> None:
-    shown = f"{len(header)} columns" if private else _short(", ".join(header))
+    shown = f"{len(header)} columns" if private else short(", ".join(header))
     missing = [name for name in required if name not in header]
     if missing:
         raise error(
@@ -239,12 +248,13 @@ def _check_header(
         )
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
-        again = f"{len(repeated)} of them" if private else _short(", ".join(repeated))
+        again = f"{len(repeated)} of them" if private else short(", ".join(repeated))
         raise error(
             f"{path}: row 1: expected every column once, got {again} again. Rename or remove it."
         )
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """A value from data as a sentence shows it: in quotes, escaped, and not too long."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:59]}…"

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from pneumonia.csv_files import short
 from pneumonia.errors import ConfigError, SplitError
 
 logger = logging.getLogger(__name__)
@@ -38,8 +39,8 @@ def name_people(
     if person.isna().all():
         raise SplitError(
             f"{told(path)}expected a person map that names these images (first: "
-            f"{image_ids.iloc[0]}), got one that names none (first: "
-            f"{next(iter(persons['image_id']), 'no row')}). "
+            f"{short(image_ids.iloc[0])}), got one that names none (first: "
+            f"{short(next(iter(persons['image_id']), 'no row'))}). "
             "Give `--persons` the map of this data set, or split with `--by-image`."
         )
     return ("person " + person).fillna(alone), int(person.isna().sum())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pneumonia.csv_files import read_content, read_rows, refuse_rows, refuse_spaces
+from pneumonia.csv_files import read_content, read_header, read_rows, refuse_rows, refuse_spaces
 from pneumonia.errors import SplitError
 
 PERSONS_CSV = "persons.csv"
@@ -54,14 +54,16 @@ def read_persons(path: Path, max_match_mse: float) -> pd.DataFrame:
     return persons.drop_duplicates("image_id").sort_values("image_id", ignore_index=True)
 
 
-def names_people_itself(path: Path) -> bool:
-    """Whether a person map has names of its own, which may be a hospital's numbers.
+def has_own_names(path: Path, persons: pd.DataFrame) -> bool:
+    """Whether the people of a map have names that may be a hospital's numbers.
 
-    Those of NIH ChestX-ray14 are public.
+    Public are those of NIH ChestX-ray14, eight digits that its images' names begin with.
+
+    Args:
+        persons: what was read from the map.
     """
-    if path.suffix.lower() == ".json":
-        return False
-    return "person" in read_rows(path, ["patientId"], SplitError, private=True)
+    by_images = path.suffix.lower() == ".json" or "person" not in read_header(path, SplitError)
+    return not (by_images and persons["person"].str.fullmatch(r"\d{8}").all())
 
 
 def _read_mapping(path: Path) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from pneumonia.artifacts import Reference
 from pneumonia.errors import ConfigError
-from pneumonia.usage import RUNS
+from pneumonia.links import RUNS, read_link, run_folder
 from pneumonia.workspace import Workspace
 
 PINNED = "pinned"
@@ -39,7 +39,7 @@ def unpin(workspace: Workspace, name: str) -> Reference:
         ConfigError: no pinned artifact or several have that name.
     """
     links = [(link, ref) for link, ref in workspace.links() if link.startswith(f"{PINNED}/")]
-    reference = _named(workspace, name, [reference for _, reference in links])
+    reference = _named(workspace, name, sorted({ref for _, ref in links}, key=str))
     for link, pinned in links:
         if pinned == reference:
             (workspace.root / RUNS / link).unlink()
@@ -56,9 +56,9 @@ def drop_run(workspace: Workspace, run: str) -> None:
         ConfigError: there is no such run.
     """
     workspace.links_of(run)
-    folder = workspace.root / RUNS / run
+    folder = run_folder(workspace.root, run)
     for place in folder.iterdir():
-        if place.is_symlink():
+        if read_link(place) is not None:
             place.unlink()
     if not any(folder.iterdir()):
         folder.rmdir()

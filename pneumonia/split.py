@@ -15,7 +15,7 @@ import pandas as pd
 
 from pneumonia.artifacts import Facts
 from pneumonia.config import SplitConfig
-from pneumonia.csv_files import read_rows, refuse_rows, refuse_spaces, unquoted
+from pneumonia.csv_files import read_rows, refuse_rows, refuse_spaces, short, unquoted
 from pneumonia.errors import SplitError
 from pneumonia.people import check_mapped, image_alone, name_people, patient_id, told
 
@@ -213,8 +213,8 @@ def _look_up(
     if sides.isna().all():
         raise SplitError(
             f"{told(path)}expected a split file that names these images (first: "
-            f"{image_ids.iloc[0]}), got one that names none (first: "
-            f"{split_file['image_id'].iloc[0]}). "
+            f"{short(image_ids.iloc[0])}), got one that names none (first: "
+            f"{short(split_file['image_id'].iloc[0])}). "
             "Give `--split-file` the split of this data set."
         )
     return sides

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from pneumonia.artifacts import MANIFEST, Reference
+from pneumonia.links import RUNS
 from pneumonia.workspace import KEY, OUTPUT, REPLACED, Workspace
-
-RUNS = "runs"
 
 Kind = Literal["artifact", "leftover", "resume point", "own", "foreign"]
 

@@ -31,6 +31,7 @@ from pneumonia.artifacts import (
     write_record,
 )
 from pneumonia.errors import ArtifactError, ConfigError, CorruptArtifactError
+from pneumonia.links import checked_name, read_link, read_links, run_folder
 from pneumonia.locks import hold, share
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,6 @@ OUTPUT, REPLACED = "output", "replaced"
 """In a key's scratch: what is being written, and an artifact on its way out. Neither is of use to
 who comes after the process that made it."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 KEY = re.compile(r"[0-9a-f]{32}")
 """Of `artifacts.digest`; a folder of any other name is none of ours."""
 
@@ -190,7 +190,7 @@ class Workspace:
 
     def link(self, run: str, name: str, reference: Reference) -> None:
         """Note that `run` uses this artifact; nothing is written where it is so noted already."""
-        place = self.root / "runs" / checked_name(run) / checked_name(name)
+        place = run_folder(self.root, run) / checked_name(name)
         target = Path("..", "..", reference.stage, reference.key)
         if place.is_symlink() and place.readlink() == target:
             return
@@ -203,7 +203,7 @@ class Workspace:
 
     def linked(self, run: str, name: str) -> Reference | None:
         """The artifact that `run` used last under this name, complete or not."""
-        return _named_by(self.root / "runs" / checked_name(run) / checked_name(name))
+        return read_link(run_folder(self.root, run) / checked_name(name))
 
     def finished(self, run: str, name: str) -> Artifact:
         """The complete artifact that `run` uses under a link name (`training-resnet18`).
@@ -247,11 +247,7 @@ class Workspace:
 
     def links(self) -> list[tuple[str, Reference]]:
         """Every link of every run, as `run/name`, and the artifact it names."""
-        return [
-            (f"{place.parent.name}/{place.name}", reference)
-            for place in sorted(self.root.glob("runs/*/*"))
-            if (reference := _named_by(place)) is not None
-        ]
+        return read_links(self.root)
 
     def _publish(self, output: Path, reference: Reference) -> None:
         """Rename a finished folder into place, moving a damaged or older one aside first."""
@@ -265,34 +261,12 @@ class Workspace:
         _sync(place.parent)
 
 
-def checked_name(name: str) -> str:
-    """A name that is safe as one path component.
-
-    Raises:
-        ConfigError: it is not.
-
-    >>> checked_name("main")
-    'main'
-    """
-    if not _NAME.fullmatch(name):
-        raise ConfigError(
-            f"expected a name of letters, digits, `.`, `_` and `-`, got {name!r}. Choose another."
-        )
-    return name
-
-
 def delete(path: Path) -> None:
     """Delete a file, a link but not what it leads to, or a folder with all it holds, if any."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _named_by(place: Path) -> Reference | None:
-    """The artifact that a link names, which is looked for here wherever the link leads."""
-    names = place.readlink().parts[-2:] if place.is_symlink() else ()
-    return Reference(*names) if len(names) == 2 and all(map(_NAME.fullmatch, names)) else None
 
 
 def _make_folder(path: Path) -> None:

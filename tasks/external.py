@@ -15,7 +15,7 @@ from pneumonia.config import SIMULATION, CamConfig, Config, EvaluationConfig, Sp
 from pneumonia.csv_files import write_rows
 from pneumonia.errors import StaleArtifactError
 from pneumonia.machine import resolve_accelerator, workers
-from pneumonia.people import check_same_key, key_setting, patient_key
+from pneumonia.people import PATIENT_KEY, check_same_key, key_setting, patient_key
 from pneumonia.persons import read_persons
 from pneumonia.split import STUDY_COLUMNS
 from pneumonia.workspace import Scratch, Workspace
@@ -30,6 +30,8 @@ from tasks.shards import SHARDS
 from tasks.split import SPLIT, check_split, find_grouping, warn_of_hashes_without_key
 
 EXTERNAL = "external"
+
+_CURE = f"Unless they are public, set {PATIENT_KEY} and make the home run again, then this."
 
 IMAGE_COLUMNS = ("image_id", "pixel_digest", "pool", "row")
 KNOWN = ("image_id", "pixel_digest")
@@ -165,6 +167,7 @@ def _plan(context: Context, home: Home, data: str) -> Plan:
     people = home_studies[["patient_id", "split"]] if home_data["grouping"] == "person" else None
     key = patient_key()
     check_same_key(home.split.manifest.configuration, key)
+    warn_of_hashes_without_key(request, grouping, persons, _CURE)
     configuration: dict[str, Any] = {
         "model": frozen.training.manifest.configuration,
         **key_setting(key),
@@ -188,7 +191,6 @@ def _plan(context: Context, home: Home, data: str) -> Plan:
         from pneumonia.predictions import predict_logits
         from pneumonia.report import write_report
 
-        warn_of_hashes_without_key(request.raw, grouping, key)
         model, output = frozen.model, scratch.output
         machine: Any = {
             "accelerator": resolve_accelerator(config),

@@ -6,13 +6,15 @@ Duplicates that stand on two sides all the same, under two names, are listed.
 import logging
 from pathlib import Path
 
+import pandas as pd
+
 from pneumonia.artifacts import Artifact, Facts, digest_table, write_json, write_table
 from pneumonia.config import SIMULATION, as_dict
 from pneumonia.csv_files import write_rows
 from pneumonia.data_notes import split_note
 from pneumonia.errors import ConfigError, StaleArtifactError
 from pneumonia.people import PATIENT_KEY, key_setting, patient_key
-from pneumonia.persons import find_persons, names_people_itself, read_persons
+from pneumonia.persons import find_persons, has_own_names, read_persons
 from pneumonia.split import make_split, read_split_file
 from pneumonia.workspace import Scratch
 from tasks.caching import Context, Plan, Request, Stage
@@ -25,6 +27,10 @@ IMAGE_COLUMNS = (
 )  # fmt: skip
 LABEL_COLUMNS = ("image_id", "target", "class")
 BOX_COLUMNS = ("image_id", "x", "y", "width", "height")
+_CURE = (
+    f"Unless they are public, set {PATIENT_KEY}, run again and delete what was made without it "
+    "(docs/security.md)."
+)
 STORED = ("pool", "row")
 """Where an image is stored: read to look at its pixels, no part of what it is."""
 
@@ -38,13 +44,13 @@ def plan(context: Context) -> Plan:
     grouping = find_grouping(request)
     persons = None if grouping is None else read_persons(grouping, config.max_match_mse)
     key = patient_key()
+    warn_of_hashes_without_key(request, grouping, persons, _CURE)
     sides = None if request.split_file is None else read_split_file(request.split_file)
 
     def write(scratch: Scratch) -> Facts:
         from pneumonia.duplicates import count_duplicates, find_duplicates
         from pneumonia.pool import ImagePool
 
-        warn_of_hashes_without_key(request.raw, grouping, key)
         split = make_split(
             labels, boxes, images, persons=persons, split_file=sides,
             config=config, by_image=request.by_image, persons_path=grouping,
@@ -89,15 +95,22 @@ def find_grouping(request: Request) -> Path | None:
     return file
 
 
-def warn_of_hashes_without_key(raw: Path, grouping: Path | None, key: bytes) -> None:
-    """Say that people's names could be found out, where they may be no public ones."""
-    if key or grouping is None or (raw / SIMULATION).is_file():
+def warn_of_hashes_without_key(
+    request: Request, grouping: Path | None, persons: pd.DataFrame | None, cure: str
+) -> None:
+    """Say that people's names could be found out, where they may be no public ones.
+
+    Args:
+        grouping: the file that `persons` was read from.
+        cure: the sentence that ends it.
+    """
+    if grouping is None or persons is None or request.by_image or patient_key():
         return
-    if names_people_itself(grouping):
+    simulated = grouping.parent == request.raw and (request.raw / SIMULATION).is_file()
+    if not simulated and has_own_names(grouping, persons):
         logger.warning(
             "%s: its people are stored as hashes without a key, and whoever can list all names "
-            "that a person may have can find each by trying. Unless these names are public, set "
-            "%s and run again (docs/security.md).", grouping, PATIENT_KEY,
+            "that a person may have can find each by trying. %s", grouping, cure,
         )  # fmt: skip
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from pneumonia.artifacts import MANIFEST, Manifest, Reference, digest
 from pneumonia.errors import ArtifactError, ConfigError, CorruptArtifactError
-from pneumonia.workspace import Workspace, checked_name
+from pneumonia.links import checked_name
+from pneumonia.workspace import Workspace
 
 MADE = Manifest(stage="labels", key="k1", version=1, inputs={"a": "1"}, configuration={})
 REFERENCE = Reference("labels", "k1")
