@@ -21,8 +21,11 @@ from pneumonia.errors import DataError
 MAX_BYTES = 1 << 26
 """Largest file of names that is read: thirty times the challenge's largest table."""
 
-_FORMULA = r"^(?='*[=+\-@\t\r\n])"
-"""What a spreadsheet computes instead of showing it, with any quotes that stand before it."""
+_COMPUTED = r"(?='*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20])"
+_FORMULA = re.compile(rf"(^|[;\t\r\n]){_COMPUTED}")
+_QUOTED = re.compile(rf"(^|[;\t\r\n])'{_COMPUTED}")
+"""What a spreadsheet computes instead of showing it, with any quotes that stand before it: where a
+cell begins, and where one would to a spreadsheet that parts cells by semicolons or tabs."""
 
 
 def read_rows(
@@ -75,8 +78,9 @@ def read_header(path: Path, error: type[DataError]) -> list[str]:
 def write_rows(table: pd.DataFrame, path: Path) -> None:
     """Write a CSV file that may be opened in a spreadsheet: no text in it is a formula.
 
-    Text that begins like a formula (`=`, `+`, `-`, `@`, a tab, a line break) gets a `'` before it,
-    which `unquoted` takes away again; numbers stay as they are.
+    Text that begins like a formula (`=`, `+`, `-`, `@` or the wide forms of these, a tab, a line
+    break), or goes on so after a semicolon, a tab or a line break, gets a `'` there, which
+    `unquoted` takes away again; numbers stay as they are.
     """
     text = table.select_dtypes(["object", "str", "category"]).columns
     shown = table.assign(**{name: table[name].map(_quoted, na_action="ignore") for name in text})
@@ -92,11 +96,11 @@ def unquoted(names: "pd.Series[str]") -> "pd.Series[str]":
     >>> unquoted(pd.Series(["'=1+1", "plain", "'quoted"])).tolist()
     ['=1+1', 'plain', "'quoted"]
     """
-    return names.mask(names.str.match(_FORMULA) & names.str.startswith("'"), names.str[1:])
+    return names.map(lambda name: _QUOTED.sub(r"\1", name))
 
 
 def _quoted(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and re.match(_FORMULA, value) else value
+    return _FORMULA.sub(r"\1'", value) if isinstance(value, str) else value
 
 
 def refuse_rows(

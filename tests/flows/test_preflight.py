@@ -73,3 +73,21 @@ def test_a_key_of_people_that_can_be_guessed_is_refused_before_work(
     with pytest.raises(ConfigError, match=r"PNEUMONIA_PATIENT_KEY: expected at least 16"):
         check(request_for(tmp_path / "workspace"), "split")
     check(request_for(tmp_path / "workspace"), "shards")  # nobody is hashed there
+
+
+@pytest.mark.parametrize("place", ["", "stage_2_train_images/workspace"])
+def test_a_workspace_among_the_data_is_refused(request_for, finished, place):
+    with pytest.raises(ConfigError, match="--workspace: expected a folder apart from the data"):
+        check(request_for(finished.raw / place), "labels")
+
+
+@pytest.mark.parametrize("place", ["file", "file/workspace"])
+def test_a_workspace_that_is_a_file_is_refused(request_for, tmp_path, place):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"expected a folder, got a file, .*/file\. Choose"):
+        check(request_for(tmp_path / place), "labels")
+
+
+def test_a_run_of_the_name_of_pins_is_refused(request_for, tmp_path):
+    with pytest.raises(ConfigError, match="--run: expected another name than 'pinned'"):
+        check(request_for(tmp_path / "workspace", run="pinned"), "labels")

@@ -57,8 +57,9 @@ def test_a_dropped_experiment_goes_and_the_other_run_stays_cached(finished, tmp_
     assert snapshot(copy.workspace) == whole
     assert "run lr: would be dropped" in dry.stdout
     assert dry.stdout.splitlines()[-1].endswith("Nothing was touched; add --delete to do it.")
-    done = command(*asked, "--delete")
+    done = command(*asked, "--drop-run", "lr", "--delete")  # said twice, done once
     assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("run lr: dropped") == 1
     assert keys(copy.workspace) == kept
     freed = int(done.stdout.split("Deleted: ")[1].split()[0].replace(",", ""))
     assert f"Would be deleted: {freed:,} of" in dry.stdout

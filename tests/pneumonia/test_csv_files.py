@@ -1,8 +1,13 @@
+import csv
 import os
+import re
+import tempfile
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pneumonia.csv_files import MAX_BYTES, read_content, read_rows, unquoted, write_rows
 from pneumonia.errors import LabelError, SplitError
@@ -98,17 +103,31 @@ def test_read_content_huge_file_is_refused_unread(tmp_path):
 
 PLANTED = [
     "=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "'=1", "''+1", "'plain",
-    "plain", "a=b",
+    "plain", "a=b", "x;=1+1", "x\t@a", "x\n-1", "x;'=1", "x;y", "\uff1d1", "\t\t=1",
 ]  # fmt: skip
 
 
 def test_write_rows_no_text_is_a_formula_and_unquoted_gives_it_back(tmp_path):
     path = tmp_path / "table.csv"
-    write_rows(pd.DataFrame({"name": PLANTED, "logit": range(-5, 6)}), path)
+    write_rows(pd.DataFrame({"name": PLANTED, "logit": range(-5, len(PLANTED) - 5)}), path)
     rows = read_rows(path, ["name"], SplitError)
-    assert not rows["name"].str.match(r"[=+\-@\t\r]").any()
     assert unquoted(rows["name"]).tolist() == PLANTED
-    assert rows["logit"].tolist() == [str(number) for number in range(-5, 6)]  # numbers stay
+    assert rows["logit"].tolist() == [
+        str(number) for number in range(-5, len(PLANTED) - 5)
+    ]  # numbers stay
+    for separator in ",;\t":  # which a spreadsheet takes depends on where its owner lives
+        with path.open(encoding="utf-8", newline="") as file:
+            cells = [cell for row in csv.reader(file, delimiter=separator) for cell in row]
+        begun = [cell for cell in cells if re.match(r"[=+\-@\t\r\n\uff1d]", cell)]
+        assert [cell for cell in begun if not re.match(r"-\d", cell)] == []
+
+
+@given(st.lists(st.text("='+;\t\r\n-ab@,\"\uff0b", min_size=1), min_size=1))
+def test_write_rows_unquoted_gives_any_text_back(names):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "table.csv")
+        write_rows(pd.DataFrame({"name": names, "number": range(len(names))}), path)
+        assert unquoted(read_rows(path, ["name"], SplitError)["name"]).tolist() == names
 
 
 def test_write_rows_leaves_plain_tables_as_they_were(tmp_path):

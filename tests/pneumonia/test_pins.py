@@ -2,7 +2,7 @@ import pytest
 from workspaces import make
 
 from pneumonia.artifacts import MANIFEST
-from pneumonia.errors import ConfigError, CorruptArtifactError
+from pneumonia.errors import ArtifactError, ConfigError, CorruptArtifactError
 from pneumonia.needs import find_needs
 from pneumonia.pins import drop_run, pin, unpin
 from pneumonia.workspace import Workspace
@@ -10,7 +10,7 @@ from pneumonia.workspace import Workspace
 
 @pytest.fixture
 def workspace(tmp_path):
-    return Workspace(tmp_path)
+    return Workspace(tmp_path / "workspace")
 
 
 def test_a_pinned_artifact_is_needed_until_its_pin_is_taken_away(workspace):
@@ -52,3 +52,33 @@ def test_drop_run_takes_its_links_away_and_nothing_else(workspace):
     assert workspace.find(made) is not None
     with pytest.raises(ConfigError, match="expected one of its runs"):
         drop_run(workspace, "other")
+
+
+def test_a_run_of_the_name_of_pins_keeps_nobody_from_unpinning(workspace):
+    kept = make(workspace, "labels", "one")
+    workspace.link("pinned", "labels", kept)
+    pin(workspace, f"labels/{kept.key}")
+    assert unpin(workspace, f"labels/{kept.key[:8]}") == kept
+    assert workspace.links() == []
+
+
+@pytest.mark.parametrize("linked", ["runs", "runs/evil"])
+def test_a_linked_folder_of_links_is_neither_read_nor_written_nor_emptied(workspace, linked):
+    made = make(workspace, "labels", "one")
+    outside = workspace.root.with_name("outside")
+    (outside / "evil").mkdir(parents=True)
+    for folder in (outside, outside / "evil"):
+        (folder / "labels").symlink_to("../../labels/" + made.key)
+        (folder / "hostname").symlink_to("/etc/hostname")
+    place = workspace.root / linked
+    place.parent.mkdir(exist_ok=True)
+    place.symlink_to(outside if linked == "runs" else outside / "evil")
+    before = sorted(outside.rglob("*"))
+    assert workspace.links() == []
+    with pytest.raises(ConfigError, match="expected one of its runs"):
+        drop_run(workspace, "evil")
+    for use in (lambda: workspace.linked("evil", "labels"),
+                lambda: workspace.link("evil", "split", made)):  # fmt: skip
+        with pytest.raises(ArtifactError, match="expected a folder, got a link"):
+            use()
+    assert sorted(outside.rglob("*")) == before

@@ -97,7 +97,7 @@ def test_make_split_side_without_both_classes_raises(side, target):
 def test_make_split_split_file_of_another_data_set_raises():
     tables = make_tables(300, 100)
     wrong = pd.DataFrame({"image_id": ["z"], "split": ["train"]})
-    with pytest.raises(SplitError, match=r"names these images \(first: image-00000\).*first: z"):
+    with pytest.raises(SplitError, match=r"\(first: 'image-00000'\).*first: 'z'"):
         split_tables(tables, split_file=wrong)
 
 
