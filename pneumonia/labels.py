@@ -199,9 +199,9 @@ def _read_classes(path: Path, labels: pd.DataFrame) -> tuple["pd.Series[str]", d
     refuse_rows(
         path,
         rows,
-        rows["class"].str.strip() == "",
+        (rows["class"].str.strip() == "") | ~rows["class"].map(str.isprintable).astype(bool),
         ["patientId", "class"],
-        expected="a class",
+        expected="a class in printable characters",
         cure="Give the class or remove the row.",
         error=LabelError,
     )

@@ -124,7 +124,8 @@ def test_read_labels_refuses_with_row_value_and_cure(raw, rows, sentence):
 @pytest.mark.parametrize(
     ("classes", "sentence"),
     [
-        ("a, \n", "row 2: expected a class, got patientId 'a', class ' '"),
+        ("a, \n", "row 2: expected a class in printable characters, got patientId 'a', class ' '"),
+        ("a,\x1b[31mNormal\n", "row 2: expected a class in printable characters"),
         ("a,Normal\na,Lung Opacity\n", "row 3: expected one class per image"),
         ("a\n", "row 2: expected 2 values, got 1"),
     ],
