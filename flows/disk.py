@@ -149,7 +149,8 @@ def _run_lines(items: Sequence[Item], needs: Needs) -> Iterator[str]:
         used = {name: users for name, users in needs.runs.items() if run in users}
         size = sum(sizes.get(name, 0) for name in used)
         alone_in = sum(sizes.get(name, 0) for name, users in used.items() if users == {run})
-        told = f"needs {len(used):,} artifacts, {alone_in:,} bytes of them no other run does"
+        count = f"{len(used):,} artifact{'' if len(used) == 1 else 's'}"
+        told = f"needs {count}, {alone_in:,} bytes of them no other run does"
         yield f"{f'run {run}':<28} {size:>17,}  {told}"
 
 

@@ -86,7 +86,7 @@ def state_of(stage: Stage, context: Context) -> tuple[str, str, Reference | None
         return "waiting", f"for {', '.join(missing)}; made anew only if what it reads changes", None
     new = sum(len(batch) for batch in new_batches(context)) if stage is SHARDS else 0
     if new:
-        return "stale", f"{new:,} new files{_since(context)}", None
+        return "stale", _to_convert(new, context), None
     plan = stage.plan(context)
     manifest = manifest_of(stage, plan)
     reference = Reference(manifest.stage, manifest.key)
@@ -98,16 +98,17 @@ def state_of(stage: Stage, context: Context) -> tuple[str, str, Reference | None
     return "stale", reason_to_run(context.workspace, run, name, manifest, refresh=False), None
 
 
-def _since(context: Context) -> str:
-    """Since which table of images files are new, and how its settings differ, if they do."""
+def _to_convert(new: int, context: Context) -> str:
+    """Why files have to be converted: they are new, or their settings are."""
     last = context.workspace.linked(context.request.run, SHARDS.name)
     artifact = context.workspace.find(last) if last else None
     if artifact is None:
-        return ", none converted yet"
+        return f"{new:,} new files, none converted yet"
     now = settings(context.request.config.shards)
     told = changes(artifact.manifest.configuration, now)
-    of_now = f" ({', '.join(told)})" if told else ""
-    return f" since {artifact.reference.key[:8]}{of_now}"
+    if told:
+        return f"{', '.join(told)}: {new:,} files to convert"
+    return f"{new:,} new files since {artifact.reference.key[:8]}"
 
 
 def _missing(stage: Stage, context: Context) -> list[str]:

@@ -118,7 +118,7 @@ def refuse_rows(
     Args:
         rows: as `read_rows` gives them.
         bad: marks the rows to refuse.
-        columns: whose values the message shows.
+        columns: whose values the message shows; it may be none.
         expected, cure: the message's own part.
 
     Raises:
@@ -129,7 +129,7 @@ def refuse_rows(
         return
     number = rows.index[bad][0]
     first = rows.loc[number]
-    got = ", ".join(f"{column} {short(first[column])}" for column in columns)
+    got = ", ".join(f"{column} {short(first[column])}" for column in columns) or "none such"
     more = f" ({found - 1:,} more such rows)" if found > 1 else ""
     raise error(f"{path}: row {number}: expected {expected}, got {got}{more}. {cure}")
 

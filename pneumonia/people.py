@@ -39,8 +39,7 @@ def name_people(
     if person.isna().all():
         raise SplitError(
             f"{told(path)}expected a person map that names these images (first: "
-            f"{short(image_ids.iloc[0])}), got one that names none (first: "
-            f"{short(next(iter(persons['image_id']), 'no row'))}). "
+            f"{short(image_ids.iloc[0])}), got one of {len(persons):,} rows that names none. "
             "Give `--persons` the map of this data set, or split with `--by-image`."
         )
     return ("person " + person).fillna(alone), int(person.isna().sum())

@@ -1,8 +1,8 @@
 """Who is who: the person behind each image, which the challenge's `patientId` does not tell.
 
 In: the challenge's official mapping to NIH ChestX-ray14 (JSON), or a CSV. Out: image_id, person.
-A refusal shows the row and the image_id, never a person, who may have a hospital's number for a
-name.
+A refusal shows the number of the row and no value of it: a person may have a hospital's number for
+a name, and columns may be interchanged.
 """
 
 import json
@@ -41,12 +41,12 @@ def read_persons(path: Path, max_match_mse: float) -> pd.DataFrame:
         persons = _read_mapping(path)
     else:
         persons = _read_csv(path, max_match_mse)
-    refuse_spaces(path, persons, ["image_id", "person"], SplitError, shown=["image_id"])
+    refuse_spaces(path, persons, ["image_id", "person"], SplitError, shown=[])
     refuse_rows(
         path,
         persons,
         persons["person"] != persons.groupby("image_id")["person"].transform("first"),
-        ["image_id"],
+        [],
         expected="one person per image",
         cure="Keep one of the image's rows.",
         error=SplitError,
@@ -97,7 +97,7 @@ def _read_csv(path: Path, max_match_mse: float) -> pd.DataFrame:
             path,
             table,
             table["person"].str.strip() == "",
-            ["image_id"],
+            [],
             expected="a person",
             cure="Name one, or remove the row: the image is then a person of its own.",
             error=SplitError,
@@ -133,7 +133,7 @@ def _person_of(path: Path, table: pd.DataFrame) -> "pd.Series[str]":
         path,
         table,
         person.isna(),
-        ["image_id"],
+        [],
         expected="an NIH image named <person>_<number>.png",
         cure="Correct the name or remove the row.",
         error=SplitError,

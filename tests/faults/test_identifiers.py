@@ -66,6 +66,7 @@ def broken_maps(persons, folder):
         "no header": persons.rename(columns={"person": "HOSPNUMBER-4711-0815", "patientId": "a"}),
         "same twice": persons.assign(again="").rename(columns={"again": "person"}),
         "few": persons.head(20),
+        "interchanged": persons.rename(columns={"patientId": "person", "person": "patientId"}),
     }
     for name, table in maps.items():
         path = folder / f"{name.replace(' ', '_')}.csv"

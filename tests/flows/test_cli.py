@@ -83,7 +83,7 @@ def test_status_says_fresh_then_stale_and_why(finished, tmp_path, command):
     assert "1 new files since" in new.stdout
     anew = ["--set", "shards.quiet_seconds=0", "--set", "shards.image_size=64"]
     other = command("status", *request(copy), *anew)
-    assert "161 new files since" in other.stdout
+    assert "image_size 32 -> 64: 161 files to convert" in other.stdout
 
 
 def test_status_of_a_mistyped_workspace_is_refused_and_makes_none(finished, tmp_path, command):

@@ -72,7 +72,7 @@ def test_read_persons_column_person_with_a_match_obeys_the_limit_too(written):
 def test_read_persons_space_around_a_name_is_refused_not_a_second_person(written, row):
     with pytest.raises(SplitError) as caught:
         read_persons(written(f"patientId,person\na,7\n{row}\n"), 10.0)
-    assert "row 3: expected image_id and person with no space around, got image_id" in (
+    assert "row 3: expected image_id and person with no space around, got none such" in (
         str(caught.value)
     )
 
@@ -90,12 +90,12 @@ def test_read_persons_json_id_with_space_or_nothing_is_refused(written, name):
         ("patientId\na\n", "row 1: expected a column person or nih_image beside patientId, got "
                            "none. Correct the header."),
         ("image,person\na,1\n", "row 1: expected the columns patientId"),
-        ("patientId,person\na,1\nb, \n", "row 3: expected a person, got image_id 'b'. "
+        ("patientId,person\na,1\nb, \n", "row 3: expected a person, got none such. "
                                          "Name one, or remove the row"),
-        ("patientId,person\na,1\nb,2\na,2\n", "row 4: expected one person per image, got image_id "
-                                              "'a'. Keep one of the image's rows."),
+        ("patientId,person\na,1\nb,2\na,2\n", "row 4: expected one person per image, got none such."
+                                              " Keep one of the image's rows."),
         ("patientId,nih_image\na,00010007.png\n",
-         "row 2: expected an NIH image named <person>_<number>.png, got image_id 'a'. "),
+         "row 2: expected an NIH image named <person>_<number>.png, got none such. "),
         ("patientId,nih_image,match_mse\na,1_1.png,low\n",
          "row 2: expected a number or nothing, got match_mse 'low'"),
     ],
