@@ -31,7 +31,7 @@ from tasks.split import SPLIT, check_split, find_grouping, warn_of_hashes_withou
 
 EXTERNAL = "external"
 
-_CURE = f"Unless they are public, set {PATIENT_KEY} and make the home run again, then this."
+_CURE = f"Unless the names are public, set {PATIENT_KEY} and make the home run again, then this."
 
 IMAGE_COLUMNS = ("image_id", "pixel_digest", "pool", "row")
 KNOWN = ("image_id", "pixel_digest")

@@ -28,8 +28,8 @@ IMAGE_COLUMNS = (
 LABEL_COLUMNS = ("image_id", "target", "class")
 BOX_COLUMNS = ("image_id", "x", "y", "width", "height")
 _CURE = (
-    f"Unless they are public, set {PATIENT_KEY}, run again and delete what was made without it "
-    "(docs/security.md)."
+    f"Unless the names are public, set {PATIENT_KEY}, run again and delete what was made without "
+    "it (docs/security.md)."
 )
 STORED = ("pool", "row")
 """Where an image is stored: read to look at its pixels, no part of what it is."""
