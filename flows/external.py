@@ -98,9 +98,9 @@ def prepare(
         by_image=by_image,
         noted_as=f"external-{run}-{model}",
     )
+    _refuse_foreign(out, workspace)
     check(request, "split")  # labels, images and who is who
     resolve_accelerator(request.config)
-    _refuse_foreign(out, workspace)
     _refuse_home_itself(home, raw)
     return home, request
 
