@@ -194,7 +194,7 @@ def test_run_training_interrupted_ends_the_child_with_a_resume_point(
 
 
 def test_child_told_to_stop_exits_143_and_leaves_no_process(tmp_path, make_job):
-    job = make_job(tmp_path, "training.epochs=1000", "training.patience=1000")
+    job = make_job(tmp_path, "training.epochs=100000", "training.patience=100000")
     job.write(tmp_path / "job.json")
     child = subprocess.Popen(
         [sys.executable, "-m", "pneumonia.training", tmp_path / "job.json"],
@@ -214,7 +214,7 @@ def test_child_told_to_stop_exits_143_and_leaves_no_process(tmp_path, make_job):
 
 
 def test_child_ends_when_its_parent_dies_and_holds_the_lock_until_then(tmp_path, make_job):
-    job = make_job(tmp_path, "training.epochs=1000", "training.patience=1000")
+    job = make_job(tmp_path, "training.epochs=100000", "training.patience=100000")
     job.write(tmp_path / "job.json")
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, tmp_path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
